@@ -1,0 +1,219 @@
+//! The data of a message: always one JSON text on one line.
+//!
+//! **Lives here:** what is refused although JSON's grammar allows it, and the three ways in: JSON, text, bytes.
+//! **Called by:** `json`, `form`, `http` and `grpc`.
+//! **Must not know:** what the data means. It is never parsed into values.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use carillon_model::{ErrorCode, Refusal};
+use serde_json::value::RawValue;
+
+/// Deepest nesting. Readers that subscribers use give up at 128 (serde_json) or 512 (PHP), and the message that
+/// surrounds the data adds a level.
+const DEPTH_MAX: usize = 100;
+
+/// Numbers shorter than this and without an exponent fit a double.
+const PLAIN_NUMBER_BYTES: usize = 300;
+
+/// A message's data, checked.
+#[derive(Clone, Debug)]
+pub(crate) struct Data(pub(crate) Bytes);
+
+impl Data {
+    /// Takes a JSON text of unknown quality.
+    pub(crate) fn from_json(text: &str) -> Result<Self, Refusal> {
+        let raw: &RawValue =
+            serde_json::from_str(text).map_err(|e| bad(format!("the data is not JSON: {e}")))?;
+        Self::from_raw(raw)
+    }
+
+    /// Takes a JSON text whose grammar was checked, and copies it: a slice of the body would keep all of the body
+    /// in memory for as long as the history keeps the message.
+    pub(crate) fn from_raw(raw: &RawValue) -> Result<Self, Refusal> {
+        let text = raw.get().as_bytes();
+        match survey(text)? {
+            Lines::One => Ok(Self(Bytes::copy_from_slice(text))),
+            Lines::Several => {
+                let space = |byte: &u8| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte };
+                Ok(Self(text.iter().map(space).collect()))
+            }
+        }
+    }
+
+    /// Takes text as a JSON string.
+    pub(crate) fn from_text(text: &str) -> Self {
+        Self(serde_json::to_vec(text).expect("a string is always JSON").into())
+    }
+
+    /// Takes JSON where the text is JSON, and any other text as a string.
+    pub(crate) fn from_json_or_text(text: &str) -> Result<Self, Refusal> {
+        match serde_json::from_str::<&RawValue>(text) {
+            Ok(raw) => Self::from_raw(raw),
+            Err(_not_json) => Ok(Self::from_text(text)),
+        }
+    }
+
+    /// Takes bytes as `{"base64":"…"}`.
+    pub(crate) fn from_binary(bytes: &[u8]) -> Self {
+        Self(format!(r#"{{"base64":"{}"}}"#, STANDARD.encode(bytes)).into())
+    }
+}
+
+/// Whether line breaks stand between the values. Inside strings the grammar has none.
+enum Lines {
+    One,
+    Several,
+}
+
+/// Walks over a valid JSON text once, without recursion.
+fn survey(text: &[u8]) -> Result<Lines, Refusal> {
+    let mut lines = Lines::One;
+    let mut depth = 0_usize;
+    let mut rest = text;
+    while let [byte, after @ ..] = rest {
+        rest = match byte {
+            b'"' => after_string(after)?,
+            b'-' | b'0'..=b'9' => after_number(rest)?,
+            b'{' | b'[' => {
+                depth = depth.saturating_add(1);
+                if depth > DEPTH_MAX {
+                    return Err(bad(format!("the data is nested deeper than {DEPTH_MAX} levels")));
+                }
+                after
+            }
+            b'}' | b']' => {
+                depth = depth.saturating_sub(1);
+                after
+            }
+            b'\r' | b'\n' => {
+                lines = Lines::Several;
+                after
+            }
+            _ => after,
+        };
+    }
+    Ok(lines)
+}
+
+/// Returns what follows the string that `rest` is in.
+fn after_string(mut rest: &[u8]) -> Result<&[u8], Refusal> {
+    while let Some(stop) = rest.iter().position(|byte| matches!(byte, b'"' | b'\\')) {
+        rest = match rest.split_at(stop).1 {
+            [b'\\', b'u', a, b, c, d, after @ ..] => after_unit(hex([*a, *b, *c, *d]), after)?,
+            [b'\\', _, after @ ..] => after,
+            [_quote, after @ ..] => return Ok(after),
+            [] => break,
+        };
+    }
+    Ok(&[])
+}
+
+/// Returns what follows an escaped UTF-16 unit. Refuses half of a surrogate pair: PHP and Rust readers would refuse
+/// the whole message.
+fn after_unit(unit: u32, after: &[u8]) -> Result<&[u8], Refusal> {
+    match (unit, after) {
+        (0xD800..=0xDBFF, [b'\\', b'u', a, b, c, d, after @ ..])
+            if matches!(hex([*a, *b, *c, *d]), 0xDC00..=0xDFFF) =>
+        {
+            Ok(after)
+        }
+        (0xD800..=0xDFFF, _) => Err(bad("the data holds half of a surrogate pair (\\ud800 to \\udfff)")),
+        _ => Ok(after),
+    }
+}
+
+fn hex(digits: [u8; 4]) -> u32 {
+    digits.into_iter().fold(0, |sum, digit| sum << 4 | char::from(digit).to_digit(16).unwrap_or(0))
+}
+
+/// Returns what follows the number that `rest` begins with. Refuses one that no double can hold.
+fn after_number(rest: &[u8]) -> Result<&[u8], Refusal> {
+    let part = |byte: &u8| matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-');
+    let end = rest.iter().position(|byte| !part(byte)).unwrap_or(rest.len());
+    let (number, after) = rest.split_at(end);
+    let plain = number.len() < PLAIN_NUMBER_BYTES && !number.iter().any(|b| matches!(b, b'e' | b'E'));
+    let finite =
+        || str::from_utf8(number).ok().and_then(|n| n.parse::<f64>().ok()).is_some_and(f64::is_finite);
+    if plain || finite() { Ok(after) } else { Err(bad("the data holds a number that is out of range")) }
+}
+
+fn bad(detail: impl Into<std::borrow::Cow<'static, str>>) -> Refusal {
+    Refusal::new(ErrorCode::BadRequest, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str) -> Result<String, String> {
+        match Data::from_json(text) {
+            Ok(data) => Ok(String::from_utf8_lossy(&data.0).into_owned()),
+            Err(refusal) => Err(refusal.message.into_owned()),
+        }
+    }
+
+    #[test]
+    fn json_passes_through_untouched() {
+        for text in [
+            "null",
+            "0",
+            "-0.0",
+            "1e308",
+            r#""""#,
+            r#""a\"b\\""#,
+            r#""\\u d""#,
+            r#""\u0000""#,
+            r#""\ud83d\ude00 \\ud800""#,
+            r#"{"a":1,"a":2}"#,
+            r#"{"price":1.10,"n":12345678901234567890}"#,
+            "\"line\u{2028}separator\"",
+        ] {
+            assert_eq!(of(text).as_deref(), Ok(text));
+        }
+    }
+
+    #[test]
+    fn line_breaks_become_spaces_and_outer_space_goes() {
+        assert_eq!(of(" {\r\n\"a\":\n\"x\\ny\"}\n ").as_deref(), Ok("{  \"a\": \"x\\ny\"}"));
+    }
+
+    #[test]
+    fn what_readers_cannot_read_is_refused() {
+        let deep = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(of(&deep(100)).is_ok());
+        let refused = [
+            deep(101),
+            deep(100_000),
+            r#"{"a":"#.repeat(100_000),
+            "1e999".into(),
+            "-1E+999".into(),
+            "9".repeat(400),
+            r#"{"a":["\ud800"]}"#.into(),
+            r#""\udc00""#.into(),
+            r#""\ud800\ud800""#.into(),
+            r#""\ud800x""#.into(),
+            "\"\0\"".into(),
+            "\"a\nb\"".into(),
+            "nul".into(),
+            "{'a':1}".into(),
+            "[1,]".into(),
+            "01".into(),
+            "NaN".into(),
+            "".into(),
+            "1 2".into(),
+        ];
+        for text in refused {
+            assert!(of(&text).is_err(), "{text:.40}");
+        }
+    }
+
+    #[test]
+    fn text_and_bytes_become_json() {
+        assert_eq!(Data::from_text("a\"\n\0é").0, r#""a\"\n\u0000é""#.as_bytes());
+        assert_eq!(Data::from_binary(b"\xff\x00").0, r#"{"base64":"/wA="}"#.as_bytes());
+        assert_eq!(Data::from_json_or_text("[1]").unwrap().0, "[1]".as_bytes());
+        assert_eq!(Data::from_json_or_text("[1").unwrap().0, "\"[1\"".as_bytes());
+        assert!(Data::from_json_or_text("1e999").is_err());
+    }
+}

@@ -1,0 +1,9 @@
+//! The API as a backend meets it: real sockets, the real memory broker.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod contract;
+mod grpc;
+mod harness;
+mod hostile;
+mod http;
+mod stopping;

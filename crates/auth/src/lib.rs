@@ -1,0 +1,16 @@
+//! Who may do what: API keys of backends, tokens of clients.
+//!
+//! **Lives here:** how credentials are read and compared, and what they allow. Rules only: the time comes in as an
+//! argument, and randomness is used for nothing but making a new key.
+//! **Called by:** `api` for publishers, `node` for clients, `cli` to make a key.
+//! **Must not know:** sockets, headers other than the one value it is given, configuration files.
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+pub mod keys;
+mod token;
+
+pub use keys::{
+    Denied, FreshKey, Key, KeyError, KeyId, KeyRecord, KeyRing, NoRandomness, SameId, Scope, SecretHash,
+    TooFast,
+};
+pub use token::{Claims, GRANTS_MAX, SECRET_MIN_BYTES, TOKEN_MAX_BYTES, TokenVerifier};

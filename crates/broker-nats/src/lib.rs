@@ -1,0 +1,182 @@
+//! The broker on NATS: JetStream keeps what is durable, republishes it to every node and answers for history.
+//!
+//! **Lives here:** starting it, and the `Broker` that the rest sees. The parts in reading order: settings, how
+//! things are called and written there, the two connections, the streams, then what uses them.
+//! **Called by:** `gateway` when NATS is configured.
+//! **Must not know:** clients, sessions, dialects.
+
+mod api;
+mod config;
+mod envelope;
+mod fatal;
+mod health;
+mod history;
+mod layout;
+mod link;
+mod meters;
+mod publish;
+mod receive;
+mod repair;
+mod start;
+mod subject;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
+
+use carillon_broker::{
+    AttachError, Broker, Deliver, Health, HistoryError, HistoryPage, Page, PublishError, Published, Shard,
+};
+use carillon_model::{ChannelName, ClassName, NewMessage, Position, RetentionClass};
+use carillon_tasks::Tasks;
+use futures_util::future::{BoxFuture, FutureExt as _};
+use tokio::sync::watch;
+
+pub use config::{Config, Credentials, SUBSCRIPTION_CAPACITY, StartError, Tls, TlsMode};
+pub use fatal::Fatal;
+use history::Historian;
+use publish::{Parcel, Publisher};
+use receive::Seat;
+use subject::Names;
+
+/// The broker on NATS.
+pub struct NatsBroker {
+    names: Names,
+    classes: HashMap<ClassName, Class>,
+    /// Empty until NATS was reached for the first time.
+    ready: OnceLock<Ready>,
+    health: watch::Sender<Health>,
+    fatal: watch::Sender<Option<Fatal>>,
+}
+
+struct Class {
+    retention: RetentionClass,
+    seats: Vec<Arc<Seat>>,
+}
+
+struct Ready {
+    publisher: Arc<Publisher>,
+    historian: Historian,
+}
+
+impl NatsBroker {
+    /// Starts a broker and returns at once: NATS is looked for in the background, for as long as it takes.
+    ///
+    /// # Errors
+    /// [`StartError`] when the settings are wrong. What only NATS can tell comes from [`Self::fatal`].
+    pub fn start(config: Config, tasks: &Tasks, deliver: Arc<dyn Deliver>) -> Result<Arc<Self>, StartError> {
+        let seats = || Shard::all().map(|_| Arc::default()).collect();
+        let class =
+            |class: &RetentionClass| (class.name.clone(), Class { retention: class.clone(), seats: seats() });
+        let broker = Arc::new(Self {
+            names: Names::new(&config),
+            classes: config.classes.iter().map(class).collect(),
+            ready: OnceLock::new(),
+            health: watch::Sender::new(Health::Connecting),
+            fatal: watch::Sender::new(None),
+        });
+        start::start(&broker, config, tasks, deliver)?;
+        Ok(broker)
+    }
+
+    /// Waits until something is found that no retry can mend; the process should say so and exit.
+    ///
+    /// # Cancel safety
+    /// Safe: the cause is kept.
+    pub async fn fatal(&self) -> Fatal {
+        let mut fatal = self.fatal.subscribe();
+        loop {
+            if let Some(fatal) = fatal.borrow_and_update().clone() {
+                return fatal;
+            }
+            if fatal.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    fn seat(&self, class: &ClassName, shard: Shard) -> Option<&Arc<Seat>> {
+        self.classes.get(class)?.seats.get(usize::from(shard.index()))
+    }
+
+    async fn publish_to(
+        &self,
+        class: &ClassName,
+        message: NewMessage,
+        deadline: Instant,
+    ) -> Result<Published, PublishError> {
+        let shard = Shard::of(&message.channel);
+        let seat = self.seat(class, shard).ok_or(PublishError::Unavailable)?;
+        let ready = self.ready.get().ok_or(PublishError::Unavailable)?;
+        let Position { epoch, .. } = seat.position().ok_or(PublishError::Unavailable)?;
+        let token = subject::encode(&message.channel);
+        let parcel = Parcel {
+            subject: self.names.stored(class, shard, &token),
+            token,
+            key: message.id.clone(),
+            payload: envelope::encode(&message),
+        };
+        let ack = ready.publisher.publish(parcel, deadline).await?;
+        let offset = carillon_model::Offset::new(ack.sequence);
+        Ok(Published { position: Position { epoch, offset }, duplicate: ack.duplicate })
+    }
+}
+
+impl Broker for NatsBroker {
+    fn publish<'a>(
+        &'a self,
+        class: &'a ClassName,
+        message: NewMessage,
+        deadline: Instant,
+    ) -> BoxFuture<'a, Result<Published, PublishError>> {
+        self.publish_to(class, message, deadline).boxed()
+    }
+
+    fn publish_live(
+        &self,
+        message: NewMessage,
+        deadline: Instant,
+    ) -> BoxFuture<'_, Result<(), PublishError>> {
+        async move {
+            let ready = self.ready.get().ok_or(PublishError::Unavailable)?;
+            let token = subject::encode(&message.channel);
+            let subject = self.names.live(Shard::of(&message.channel), &token);
+            ready.publisher.publish_live(subject, envelope::encode(&message), deadline).await
+        }
+        .boxed()
+    }
+
+    fn attach(&self, class: &ClassName, channel: &ChannelName) -> Result<Position, AttachError> {
+        let seat = self.seat(class, Shard::of(channel));
+        seat.and_then(|seat| seat.position()).ok_or(AttachError::Unavailable)
+    }
+
+    fn history<'a>(
+        &'a self,
+        class: &'a ClassName,
+        channel: &'a ChannelName,
+        page: Page,
+    ) -> BoxFuture<'a, Result<HistoryPage, HistoryError>> {
+        async move {
+            let ready = self.ready.get().ok_or(HistoryError::Unavailable)?;
+            let head =
+                self.attach(class, channel).map_err(|AttachError::Unavailable| HistoryError::Unavailable)?;
+            let class = self.classes.get(class).ok_or(HistoryError::Unavailable)?;
+            ready.historian.page(&class.retention, channel, page, head).await
+        }
+        .boxed()
+    }
+
+    fn health(&self) -> watch::Receiver<Health> {
+        self.health.subscribe()
+    }
+}
+
+impl fmt::Debug for NatsBroker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NatsBroker").field("health", &*self.health.borrow()).finish_non_exhaustive()
+    }
+}

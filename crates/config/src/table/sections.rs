@@ -1,0 +1,376 @@
+//! The rows of the table of keys.
+//!
+//! **Lives here:** every section and key, and nothing else.
+//! **Called by:** `table`.
+//! **Must not know:** how rows are read.
+
+use std::time::Duration;
+
+use super::{Key, Kind, Preset, Section, Shape};
+
+const fn key(name: &'static str, kind: Kind, preset: Preset, doc: &'static str) -> Key {
+    Key { name, doc, kind, preset }
+}
+
+const fn time(min: Duration, max: Duration) -> Kind {
+    Kind::Duration { min, max }
+}
+
+const fn count(min: u64, max: u64) -> Kind {
+    Kind::Count { min, max }
+}
+
+const fn size(min: u64, max: u64) -> Kind {
+    Kind::Size { min, max }
+}
+
+const fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+const TEXT: Kind = Kind::Text { max_bytes: 256 };
+const FILE: Kind = Kind::Text { max_bytes: 4096 };
+
+use Kind::{Address, Choice, Flag, Texts};
+use Preset::{Absent, Is, Required};
+
+/// Every section, in the order of the reference.
+pub(crate) static SECTIONS: &[Section] = &[
+    Section {
+        path: "public",
+        shape: Shape::Once,
+        doc: "The listener for clients.",
+        keys: &[
+            key("listen", Address, Is("0.0.0.0:8000"), "Address and port on which clients connect."),
+            key(
+                "max_connections",
+                count(1, 10_000_000),
+                Is("100000"),
+                "Client connections at most; further ones are refused. Each needs a file descriptor: where the process \
+                 may have too few, the number is lowered to what fits, and the log says so at the start.",
+            ),
+            key(
+                "handshake_timeout",
+                time(secs(1), secs(60)),
+                Is("10s"),
+                "Time in which a client that has connected must finish its handshake.",
+            ),
+            key(
+                "accept_rate",
+                count(1, 1_000_000),
+                Is("2000"),
+                "Connections accepted in a second at most; the others wait. Evens out a storm of reconnects.",
+            ),
+        ],
+    },
+    Section {
+        path: "api",
+        shape: Shape::Once,
+        doc: "The listener for publishers: HTTP and gRPC on one port.",
+        keys: &[
+            key(
+                "listen",
+                Address,
+                Is("127.0.0.1:8001"),
+                "Address and port on which backends publish. Beyond this machine only with at least one API key.",
+            ),
+            key(
+                "deadline",
+                time(Duration::from_millis(10), secs(30)),
+                Is("1s"),
+                "Time in which every request is answered, if only with `unavailable`.",
+            ),
+            key("body_max", size(KIB, 16 * MIB), Is("1MiB"), "Largest body of a request."),
+            key(
+                "max_connections",
+                count(1, 1_000_000),
+                Is("4096"),
+                "Connections of publishers at most; further ones are refused.",
+            ),
+        ],
+    },
+    Section {
+        path: "admin",
+        shape: Shape::Once,
+        doc: "The listener for probes and metrics.",
+        keys: &[
+            key(
+                "listen",
+                Address,
+                Is("127.0.0.1:9000"),
+                "Address and port for `/livez`, `/readyz` and `/metrics`.",
+            ),
+            key(
+                "exposed",
+                Flag,
+                Is("false"),
+                "Must be true when the address is not loopback: whoever reaches it reads metrics without a key. In \
+                 Kubernetes probes and scrapes need it; a network policy then guards the port.",
+            ),
+        ],
+    },
+    Section {
+        path: "client",
+        shape: Shape::Once,
+        doc: "What one client connection may use.",
+        keys: &[
+            key(
+                "heartbeat",
+                time(secs(1), secs(300)),
+                Is("25s"),
+                "Silence after which a client is pinged. Shorter finds dead peers sooner and wakes phones more often; \
+                 proxies commonly cut after 60s of silence.",
+            ),
+            key(
+                "pong_timeout",
+                time(secs(1), secs(300)),
+                Is("10s"),
+                "Time in which a pinged client must answer before it is closed.",
+            ),
+            key("frame_max", size(KIB, MIB), Is("64KiB"), "Largest frame that a client may send."),
+            key(
+                "channels_max",
+                count(1, 10_000),
+                Is("500"),
+                "Channels that one connection may subscribe to.",
+            ),
+            key(
+                "outbox_max",
+                size(64 * KIB, 64 * MIB),
+                Is("1MiB"),
+                "Bytes that may wait for a client that reads slowly; then its channel's `overflow` applies.",
+            ),
+        ],
+    },
+    Section {
+        path: "node",
+        shape: Shape::Once,
+        doc: "The process.",
+        keys: &[
+            key(
+                "workers",
+                count(1, 64),
+                Absent,
+                "Threads that serve client connections. When absent: one for each core, 64 at most.",
+            ),
+            key(
+                "drain",
+                time(Duration::ZERO, secs(600)),
+                Is("30s"),
+                "Time over which clients are asked to move when the process stops.",
+            ),
+            key(
+                "grace",
+                time(Duration::ZERO, secs(600)),
+                Is("15s"),
+                "Time after the drain until everything that still runs is cut. `terminationGracePeriodSeconds` must \
+                 be longer than both together.",
+            ),
+        ],
+    },
+    Section {
+        path: "auth",
+        shape: Shape::Once,
+        doc: "Tokens of clients: JSON Web Tokens, HS256.",
+        keys: &[
+            key(
+                "token_secret",
+                Kind::Secret { max_bytes: 1024 },
+                Absent,
+                "Secret that the application signs tokens with, at least 32 bytes. When absent, and no file is \
+                 given, no token is accepted.",
+            ),
+            key(
+                "token_secret_file",
+                FILE,
+                Absent,
+                "File that holds the secret; a relative path begins at the folder of the configuration file. Line \
+                 breaks at its end are left out. Instead of `token_secret`.",
+            ),
+            key("issuer", TEXT, Absent, "What a token's `iss` must be. When absent it is not looked at."),
+            key(
+                "audience",
+                TEXT,
+                Absent,
+                "What a token's `aud` must contain. When absent it is not looked at.",
+            ),
+        ],
+    },
+    Section {
+        path: "keys",
+        shape: Shape::List,
+        doc: "API keys of publishers. `carillon key new` makes one.",
+        keys: &[
+            key(
+                "id",
+                Kind::Text { max_bytes: 65 },
+                Required,
+                "Application and key id, such as `shop_web`: the two words after `crl_` in the key. Unique.",
+            ),
+            key(
+                "secret_sha256",
+                Kind::Secret { max_bytes: 64 },
+                Required,
+                "SHA-256 of the key's last part, as 64 hexadecimal digits. The key itself is not written here.",
+            ),
+            key(
+                "scopes",
+                Texts { max: 4 },
+                Required,
+                "What the key may be used for: `publish`, `read`, `disconnect`, `admin`. None implies another.",
+            ),
+            key(
+                "channels",
+                Texts { max: 100 },
+                Required,
+                "Patterns of the channels on which it may, such as `orders.*`; `*` is every channel.",
+            ),
+            key("rate", count(1, 1_000_000), Absent, "Publications a second at most. When absent: no limit."),
+        ],
+    },
+    Section {
+        path: "broker",
+        shape: Shape::Once,
+        doc: "What carries publications between nodes.",
+        keys: &[key(
+            "kind",
+            Choice(&["memory", "nats"]),
+            Is("memory"),
+            "`memory` is for one node: its history ends with the process. `nats` is for any number of nodes.",
+        )],
+    },
+    Section {
+        path: "broker.nats",
+        shape: Shape::Once,
+        doc: "The link to NATS with JetStream; used with `kind = \"nats\"`.",
+        keys: &[
+            key(
+                "servers",
+                Texts { max: 32 },
+                Is("nats://127.0.0.1:4222"),
+                "Addresses, each `nats://host:port` or `tls://host:port`.",
+            ),
+            key(
+                "credentials_file",
+                FILE,
+                Absent,
+                "A `.creds` file that says who we are; a relative path begins at the folder of the configuration file.",
+            ),
+            key("user", TEXT, Absent, "Name, with `password`."),
+            key("password", Kind::Secret { max_bytes: 1024 }, Absent, "Password of `user`."),
+            key("token", Kind::Secret { max_bytes: 1024 }, Absent, "A token, instead of name and password."),
+            key(
+                "prefix",
+                Kind::Text { max_bytes: 32 },
+                Is("gw"),
+                "Beginning of every subject and stream: `a-z`, `0-9` and `-`. Two clusters that share a NATS \
+                 need two prefixes.",
+            ),
+            key(
+                "replicas",
+                count(1, 3),
+                Is("3"),
+                "Copies of every stream: 1 or 3, at most as many as there are servers.",
+            ),
+            key("tls", Flag, Is("false"), "Whether every server must encrypt, also one that is `nats://`."),
+            key(
+                "ca_file",
+                FILE,
+                Absent,
+                "Certificates, as PEM, of the authority that servers' certificates are checked with; a relative path \
+                 begins at the folder of the configuration file. When absent: the system's.",
+            ),
+            key(
+                "insecure",
+                Flag,
+                Is("false"),
+                "Must be true to reach a server on another machine without encryption or without credentials.",
+            ),
+        ],
+    },
+    Section {
+        path: "history",
+        shape: Shape::Named,
+        doc: "Classes of history: how long and how much of a channel is kept. `short` and `long` exist without being \
+              written; a key that is written for them replaces theirs.",
+        keys: &[
+            key(
+                "max_age",
+                time(secs(1), secs(30 * 86_400)),
+                Required,
+                "Messages older than this are dropped. `short` has 10m, `long` has 24h.",
+            ),
+            key(
+                "max_messages",
+                count(1, 100_000),
+                Required,
+                "Messages kept of one channel at most. `short` has 100, `long` has 1000.",
+            ),
+            key(
+                "max_bytes",
+                size(MIB, 64 * GIB),
+                Is("64MiB"),
+                "Bytes kept of one shard, all its channels together, at most. There are 16 shards. `long` has 1GiB.",
+            ),
+        ],
+    },
+    Section {
+        path: "channels",
+        shape: Shape::List,
+        doc: "Rules of channels: the first whose pattern covers a channel's name applies, and a channel that none \
+              covers cannot be used. At least one.",
+        keys: &[
+            key(
+                "name",
+                Kind::Text { max_bytes: 64 },
+                Required,
+                "What logs and metrics call the rule. Unique.",
+            ),
+            key(
+                "match",
+                Kind::Text { max_bytes: 200 },
+                Required,
+                "Pattern of the channels: literal text in which `*` stands for any run of characters.",
+            ),
+            key(
+                "history",
+                Kind::Text { max_bytes: 32 },
+                Absent,
+                "Class of history. When absent, messages reach those who listen, and are not kept.",
+            ),
+            key(
+                "auth",
+                Choice(&["public", "token"]),
+                Is("token"),
+                "Who may subscribe: everybody, or bearers of a token that names the channel.",
+            ),
+            key(
+                "overflow",
+                Choice(&["close"]),
+                Is("close"),
+                "What happens to a client that reads more slowly than its channels speak: it is closed, and comes \
+                 back to recover.",
+            ),
+            key("message_max", size(64, MIB), Is("64KiB"), "Largest data of one message."),
+        ],
+    },
+    Section {
+        path: "log",
+        shape: Shape::Once,
+        doc: "The log, on standard error.",
+        keys: &[
+            key("format", Choice(&["text", "json"]), Is("text"), "`text` for people, `json` for machines."),
+            key(
+                "level",
+                Kind::Text { max_bytes: 1024 },
+                Is("info,async_nats=warn"),
+                "Least level that is shown: `off`, `error`, `warn`, `info`, `debug` or `trace`; for single parts \
+                 after a comma, such as `info,carillon_node=debug`.",
+            ),
+        ],
+    },
+];

@@ -1,0 +1,88 @@
+use super::*;
+
+fn name(text: &str) -> ChannelName {
+    ChannelName::new(text).unwrap()
+}
+
+fn refused(frame: &str) -> (ErrorCode, Option<Reference>, String) {
+    let undecoded = command(frame).expect_err(frame);
+    (undecoded.refusal.code, undecoded.reference, undecoded.refusal.message.into_owned())
+}
+
+#[test]
+fn channels_are_named_one_by_one_or_together() {
+    let now = |channel: &str| Wanted { channel: name(channel), since: Since::Now };
+    assert_eq!(
+        command(r#"{"type":"subscribe","channel":"a","ref":7,"unknown":[1]}"#),
+        Ok(Command::Subscribe { channels: vec![now("a")], reference: Some(7) })
+    );
+    let past = Wanted { channel: name("b"), since: Since::After("abcd12-9".parse().unwrap()) };
+    assert_eq!(
+        command(r#"{"type":"subscribe","channels":["a",{"channel":"b","since":"abcd12-9"}]}"#),
+        Ok(Command::Subscribe { channels: vec![now("a"), past], reference: None })
+    );
+    assert_eq!(
+        command(r#"{"type":"unsubscribe","channel":"a"}"#),
+        Ok(Command::Unsubscribe { channels: vec![name("a")], reference: None })
+    );
+}
+
+#[test]
+fn a_long_value_in_the_wrong_place_is_not_told_back() {
+    let frame = format!(r#"{{"type":"ping","ref":"{}"}}"#, "x".repeat(60_000));
+    let (code, _, message) = refused(&frame);
+    assert!(code == ErrorCode::BadRequest && message.len() < 300, "{message}");
+}
+
+#[test]
+fn a_frame_that_cannot_be_read_says_what_a_good_one_looks_like() {
+    for bad in [
+        "",
+        "x",
+        "[]",
+        r#"["ping",null,null,null,null,null]"#,
+        "null",
+        "{}",
+        r#"{"type":7}"#,
+        r#"{"type":"subscribe","channel":5}"#,
+    ] {
+        let (code, _, message) = refused(bad);
+        assert_eq!(code, ErrorCode::BadRequest, "{bad}");
+        assert!(message.contains("a frame is one JSON object such as"), "{bad}: {message}");
+    }
+}
+
+#[test]
+fn nesting_costs_no_stack() {
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    assert!(command(&deep).is_err());
+    assert!(command(&format!(r#"{{"type":"subscribe","channels":{deep}}}"#)).is_err());
+    // A member that is not known is skipped, however deep it is.
+    assert_eq!(command(&format!(r#"{{"type":"ping","x":{deep}}}"#)), Ok(Command::Ping { reference: None }));
+}
+
+#[test]
+fn the_reference_is_echoed_when_another_member_is_wrong() {
+    assert_eq!(refused(r#"{"type":"subscribe","channel":5,"ref":3}"#).1, Some(3));
+    assert_eq!(refused(r#"{"type":"subscribe","ref":4}"#).1, Some(4));
+    assert_eq!(refused(r#"{"type":"subscribe","channel":"a.*","ref":5}"#).1, Some(5));
+}
+
+#[test]
+fn unknown_types_and_missing_features_differ() {
+    assert_eq!(refused(r#"{"type":"shout"}"#).0, ErrorCode::UnknownType);
+    for later in ["publish", "history", "presence", "call"] {
+        assert_eq!(refused(&format!(r#"{{"type":"{later}"}}"#)).0, ErrorCode::NotEnabled);
+    }
+}
+
+#[test]
+fn since_has_a_grammar() {
+    assert_eq!(since("$"), Ok(Since::Now));
+    for past in ["0", "-10", "@1795205265123"] {
+        assert_eq!(since(past), Ok(Since::Past), "{past}");
+    }
+    for bad in ["", "-", "@", "-x", "yesterday", "1", "abcd12-"] {
+        assert!(since(bad).is_err(), "{bad}");
+    }
+}

@@ -1,0 +1,32 @@
+//! The native dialect, version 1: one JSON object a frame, for clients with no SDK.
+//!
+//! **Lives here:** the spelling of commands, pushes and publications.
+//! **Called by:** transports, through `session`'s `Dialect`.
+//! **Must not know:** sockets, framing, what commands lead to.
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+mod decode;
+mod encode;
+
+use carillon_model::Publication;
+use carillon_session::{Command, Dialect, Push, Undecoded};
+
+pub use decode::since;
+
+/// The native dialect.
+#[derive(Clone, Copy, Debug)]
+pub struct Native;
+
+impl Dialect for Native {
+    fn decode(&self, frame: &str) -> Result<Command, Box<Undecoded>> {
+        decode::command(frame)
+    }
+
+    fn push(&self, push: &Push) -> String {
+        encode::push(push)
+    }
+
+    fn publication(&self, publication: &Publication) -> String {
+        encode::publication(publication)
+    }
+}

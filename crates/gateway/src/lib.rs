@@ -1,0 +1,15 @@
+//! The assembly of a process: parts made, joined, started, and stopped in the order that loses least.
+//!
+//! **Lives here:** `wiring`, the only file where parts meet; the admin listener; the order of stopping.
+//! **Called by:** `cli`.
+//! **Must not know:** files, command lines.
+
+mod admin;
+mod descriptors;
+mod nats;
+mod publisher;
+mod stopping;
+mod wiring;
+
+pub use stopping::Ended;
+pub use wiring::{Addresses, Gateway, StartError};

@@ -1,0 +1,38 @@
+//! The operator's words for NATS as the broker takes them.
+//!
+//! **Lives here:** one configuration turned into the other.
+//! **Called by:** `wiring`.
+//! **Must not know:** how NATS is reached.
+
+use carillon_broker_nats::{Config, Credentials, SUBSCRIPTION_CAPACITY, Tls, TlsMode};
+use carillon_config::{Nats, NatsCredentials};
+use carillon_model::RetentionClass;
+
+/// The application whose channels these are, until there can be several.
+const APP: &str = "main";
+
+/// Returns the broker's configuration.
+pub(crate) fn config(nats: &Nats, classes: Vec<RetentionClass>) -> Config {
+    Config {
+        servers: nats.servers.clone(),
+        credentials: match &nats.credentials {
+            NatsCredentials::None => Credentials::None,
+            NatsCredentials::File(path) => Credentials::File(path.clone()),
+            NatsCredentials::User { user, password } => {
+                Credentials::Password { user: user.clone(), password: password.expose().to_owned() }
+            }
+            NatsCredentials::Token(token) => Credentials::Token(token.expose().to_owned()),
+        },
+        tls: Tls {
+            mode: if nats.tls { TlsMode::Required } else { TlsMode::IfAsked },
+            ca: nats.ca_file.clone(),
+            identity: None,
+        },
+        prefix: nats.prefix.clone(),
+        app: APP.to_owned(),
+        classes,
+        replicas: nats.replicas,
+        node: "carillon".to_owned(),
+        subscription_capacity: SUBSCRIPTION_CAPACITY,
+    }
+}

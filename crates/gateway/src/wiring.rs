@@ -1,0 +1,236 @@
+//! The only file where parts meet.
+//!
+//! **Lives here:** every part made from the configuration, in the order of their needs.
+//! **Called by:** `cli`.
+//! **Must not know:** how any part works.
+
+use std::{io, net::SocketAddr, sync::Arc, thread::JoinHandle, time::Duration};
+
+use carillon_api::{InUse, Publisher};
+use carillon_auth::{KeyRing, SameId, TokenVerifier};
+use carillon_broker::{Broker, MemoryBroker};
+use carillon_broker_nats::{Fatal, NatsBroker};
+use carillon_config::{Broker as BrokerConfig, Config};
+use carillon_model::Epoch;
+use carillon_node::{Node, NodeConfig, Parts, Router};
+use carillon_session::Limits;
+use carillon_tasks::Tasks;
+use carillon_telemetry::{Metrics, metric};
+use carillon_transport::{AcceptConfig, DoorConfig, Renderer, accept, door};
+use tokio::net::TcpListener;
+
+use crate::{admin, descriptors, publisher::NodePublisher, stopping::Signals};
+
+/// A process that serves.
+#[derive(Debug)]
+pub struct Gateway {
+    pub(crate) node: Arc<Node>,
+    pub(crate) workers: Vec<JoinHandle<()>>,
+    pub(crate) tasks: Tasks,
+    pub(crate) publishers: InUse,
+    /// How long a request of a publisher takes at most.
+    pub(crate) answered_within: Duration,
+    pub(crate) drain: Duration,
+    pub(crate) grace: Duration,
+    pub(crate) fatal: FatalWatch,
+    pub(crate) signals: Signals,
+    addresses: Addresses,
+}
+
+/// Where a process listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// For clients.
+    pub public: SocketAddr,
+    /// For publishers.
+    pub api: SocketAddr,
+    /// For probes and metrics.
+    pub admin: SocketAddr,
+}
+
+/// Why a process cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address is taken, or not ours.
+    #[error("cannot listen on {address} ({key})")]
+    Listen {
+        /// The key of the configuration.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The system gave no signals.
+    #[error("the system gives no signals")]
+    Signals(#[source] io::Error),
+    /// The system gave no randomness.
+    #[error("the system gives no random numbers")]
+    Random(#[source] getrandom::Error),
+    /// The system gave no threads.
+    #[error("the workers cannot be started")]
+    Workers(#[source] io::Error),
+    /// Two API keys have one id.
+    #[error("two API keys have the same id")]
+    Keys(#[source] SameId),
+    /// The broker's settings cannot be used.
+    #[error("the broker cannot be started")]
+    Broker(#[source] carillon_broker_nats::StartError),
+}
+
+/// Waits for the broker to say that it can never work.
+#[derive(Debug)]
+pub(crate) enum FatalWatch {
+    /// The embedded broker always works.
+    Never,
+    Nats(Arc<NatsBroker>),
+}
+
+impl FatalWatch {
+    pub(crate) async fn wait(&self) -> String {
+        match self {
+            Self::Never => std::future::pending().await,
+            Self::Nats(broker) => {
+                let why: Fatal = broker.fatal().await;
+                why.to_string()
+            }
+        }
+    }
+}
+
+impl Gateway {
+    /// Makes every part and starts it. `page` is the try-it page, where there is one.
+    ///
+    /// # Errors
+    /// [`StartError`] says which part of the configuration cannot be had. A broker that is away is no error.
+    pub async fn start(
+        config: &Config,
+        metrics: Metrics,
+        tasks: Tasks,
+        page: Option<&'static str>,
+    ) -> Result<Self, StartError> {
+        // Before anything that would have to be stopped in order.
+        let signals = Signals::new().map_err(StartError::Signals)?;
+        let public = listen("public.listen", config.public.listen).await?;
+        let api = listen("api.listen", config.api.listen).await?;
+        let admin = listen("admin.listen", config.admin.listen).await?;
+        let addresses = Addresses {
+            public: address(&public, config.public.listen),
+            api: address(&api, config.api.listen),
+            admin: address(&admin, config.admin.listen),
+        };
+        let router = Arc::new(Router::new(config.node.workers.get(), config.channels.clone()));
+        let (broker, fatal) = broker(config, &router, &tasks)?;
+        let health = broker.health();
+        let node = Node::new(Parts {
+            config: node_config(config),
+            router,
+            broker,
+            render: Arc::new(Renderer),
+            tokens: tokens(config),
+            seed: getrandom::u64().map_err(StartError::Random)?,
+        });
+        let door = door(DoorConfig {
+            handshake_timeout: config.public.handshake_timeout,
+            frame_max_bytes: config.client.frame_max_bytes,
+            page,
+        });
+        let workers = node.start_workers(&door).map_err(StartError::Workers)?;
+        tasks.spawn("metrics upkeep", metrics.upkeep(tasks.stop()));
+        let look = admin::Admin { node: Arc::clone(&node), metrics, broker: health, stop: tasks.stop() };
+        admin::serve(admin, look, &tasks);
+        let publisher: Arc<dyn Publisher> = Arc::new(NodePublisher(Arc::clone(&node)));
+        let keys = Arc::new(keys(config)?);
+        let publishers = carillon_api::serve(api, api_config(config), keys, publisher, &tasks).await;
+        let rate = AcceptConfig { rate: config.public.accept_rate.get() };
+        tasks.spawn("accept", accept(public, rate, Arc::clone(&node), tasks.stop()));
+        let (drain, grace) = (config.node.drain, config.node.grace);
+        let answered_within = config.api.deadline;
+        Ok(Self {
+            node,
+            workers,
+            tasks,
+            publishers,
+            answered_within,
+            drain,
+            grace,
+            fatal,
+            signals,
+            addresses,
+        })
+    }
+
+    /// Returns where the process listens: the ports that were found where the configuration says 0.
+    #[must_use]
+    pub const fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+}
+
+async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| StartError::Listen { key, address, source })
+}
+
+fn address(listener: &TcpListener, configured: SocketAddr) -> SocketAddr {
+    listener.local_addr().unwrap_or(configured)
+}
+
+fn broker(
+    config: &Config,
+    router: &Arc<Router>,
+    tasks: &Tasks,
+) -> Result<(Arc<dyn Broker>, FatalWatch), StartError> {
+    let classes = config.classes_in_use();
+    let deliver = Arc::clone(router);
+    match &config.broker {
+        BrokerConfig::Memory => {
+            let epoch = Epoch::from_bits(getrandom::u64().map_err(StartError::Random)?);
+            metric::BROKER_CONNECTED.gauge(&[("broker", "memory")]).set(1.0);
+            Ok((Arc::new(MemoryBroker::new(epoch, &classes, deliver)), FatalWatch::Never))
+        }
+        BrokerConfig::Nats(nats) => {
+            let nats = crate::nats::config(nats, classes);
+            let broker = NatsBroker::start(nats, tasks, deliver).map_err(StartError::Broker)?;
+            Ok((Arc::clone(&broker) as Arc<dyn Broker>, FatalWatch::Nats(broker)))
+        }
+    }
+}
+
+fn node_config(config: &Config) -> NodeConfig {
+    NodeConfig {
+        limits: Limits {
+            heartbeat: config.client.heartbeat,
+            pong_timeout: config.client.pong_timeout,
+            frame_max_bytes: config.client.frame_max_bytes,
+            channels_max: config.client.channels_max.get(),
+        },
+        outbox_max_bytes: config.client.outbox_max_bytes,
+        connections_max: descriptors::clients_that_fit(
+            config.public.max_connections.get(),
+            config.api.max_connections.get(),
+        ),
+    }
+}
+
+fn tokens(config: &Config) -> Option<TokenVerifier> {
+    let secret = config.auth.token_secret.as_ref()?;
+    let (issuer, audience) = (config.auth.issuer.as_deref(), config.auth.audience.as_deref());
+    Some(TokenVerifier::new(secret.expose().as_bytes(), issuer, audience))
+}
+
+fn keys(config: &Config) -> Result<KeyRing, StartError> {
+    if config.dev {
+        return Ok(KeyRing::dev());
+    }
+    KeyRing::new(config.keys.clone()).map_err(StartError::Keys)
+}
+
+fn api_config(config: &Config) -> carillon_api::Config {
+    carillon_api::Config {
+        publish_body_max_bytes: config.api.body_max_bytes,
+        batch_body_max_bytes: config.api.body_max_bytes.saturating_mul(4),
+        deadline: config.api.deadline,
+        connections_max: config.api.max_connections.get(),
+        ..carillon_api::Config::default()
+    }
+}

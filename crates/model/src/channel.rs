@@ -1,0 +1,193 @@
+//! Names of channels, and the patterns that rules and grants use to speak of many.
+//!
+//! **Lives here:** what a name may contain, how a pattern matches.
+//! **Called by:** every edge that reads a name; `node` for rules, `auth` for grants.
+//! **Must not know:** how a broker spells a name on its wire.
+
+use std::{fmt, sync::Arc};
+
+/// Longest channel name in bytes of UTF-8.
+pub const NAME_MAX_BYTES: usize = 200;
+
+/// Prefix of channels that Carillon keeps for itself. Clients and publishers cannot name them.
+const RESERVED: char = '$';
+
+/// The name of a channel: 1 to 200 bytes of UTF-8 without whitespace, control characters, `*` or `>`,
+/// not beginning with `$`.
+///
+/// `*` and `>` are what patterns are made of, here and in NATS; a name that carries one is always a mistake.
+/// Cheap to clone: the text is shared.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ChannelName(Arc<str>);
+
+/// Why a text is not a channel name. The message is written for the person who sent it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadChannel {
+    /// The name has no characters.
+    #[error("a channel name cannot be empty")]
+    Empty,
+    /// The name is longer than [`NAME_MAX_BYTES`].
+    #[error("a channel name has at most {NAME_MAX_BYTES} bytes, this one has {bytes}")]
+    TooLong {
+        /// Bytes of the name that was refused.
+        bytes: usize,
+    },
+    /// The name holds a character that names cannot have.
+    #[error(
+        "a channel name cannot contain {character:?}: whitespace, control characters, `*` and `>` are not allowed"
+    )]
+    Character {
+        /// The first such character.
+        character: char,
+    },
+    /// The name is in the space that Carillon keeps for itself.
+    #[error("channel names that begin with `$` are reserved")]
+    Reserved,
+}
+
+impl ChannelName {
+    /// Checks `text` and takes it as a channel's name.
+    ///
+    /// # Errors
+    /// [`BadChannel`] says which rule the text breaks.
+    pub fn new(text: &str) -> Result<Self, BadChannel> {
+        if text.starts_with(RESERVED) {
+            return Err(BadChannel::Reserved);
+        }
+        Self::any(text)
+    }
+
+    /// Names the channel that reaches every connection of one user, on every node.
+    ///
+    /// # Errors
+    /// [`BadChannel`] when the user's name cannot be part of a channel name.
+    pub fn of_user(user: &crate::UserId) -> Result<Self, BadChannel> {
+        Self::any(&format!("$user:{user}"))
+    }
+
+    /// Checks a name that another node sent: reserved names are legal there.
+    ///
+    /// # Errors
+    /// [`BadChannel`] says which rule the text breaks.
+    pub fn any(text: &str) -> Result<Self, BadChannel> {
+        if text.is_empty() {
+            return Err(BadChannel::Empty);
+        }
+        if text.len() > NAME_MAX_BYTES {
+            return Err(BadChannel::TooLong { bytes: text.len() });
+        }
+        let illegal = |c: &char| c.is_control() || c.is_whitespace() || matches!(c, '*' | '>');
+        match text.chars().find(illegal) {
+            Some(character) => Err(BadChannel::Character { character }),
+            None => Ok(Self(Arc::from(text))),
+        }
+    }
+
+    /// Returns the name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Says whether this is one of Carillon's own channels.
+    #[must_use]
+    pub fn is_reserved(&self) -> bool {
+        self.0.starts_with(RESERVED)
+    }
+}
+
+impl fmt::Display for ChannelName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for ChannelName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "#{}", self.0)
+    }
+}
+
+impl std::borrow::Borrow<str> for ChannelName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A pattern over channel names: literal text in which `*` stands for any run of characters, also none.
+///
+/// `orders.*` covers `orders.7` and `orders.7.lines`; `*` covers everything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChannelPattern(Box<str>);
+
+/// Why a text is not a channel pattern.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadPattern {
+    /// The pattern has no characters.
+    #[error("a channel pattern cannot be empty; `*` covers every channel")]
+    Empty,
+    /// The pattern is too long to match any name.
+    #[error("a channel pattern has at most {NAME_MAX_BYTES} bytes, this one has {bytes}")]
+    TooLong {
+        /// Bytes of the pattern that was refused.
+        bytes: usize,
+    },
+    /// The pattern holds a character that no name can have.
+    #[error("no channel name contains {character:?}; a pattern is literal text and `*`")]
+    Character {
+        /// The first such character.
+        character: char,
+    },
+}
+
+impl ChannelPattern {
+    /// Checks `text` and takes it as a pattern.
+    ///
+    /// # Errors
+    /// [`BadPattern`] says which rule the text breaks.
+    pub fn new(text: &str) -> Result<Self, BadPattern> {
+        if text.is_empty() {
+            return Err(BadPattern::Empty);
+        }
+        if text.len() > NAME_MAX_BYTES {
+            return Err(BadPattern::TooLong { bytes: text.len() });
+        }
+        match text.chars().find(|c| c.is_control() || c.is_whitespace() || *c == '>') {
+            Some(character) => Err(BadPattern::Character { character }),
+            None => Ok(Self(text.into())),
+        }
+    }
+
+    /// Says whether the pattern covers `channel`.
+    ///
+    /// Takes time proportional to the product of both lengths at worst, 40,000 steps.
+    #[must_use]
+    pub fn covers(&self, channel: &ChannelName) -> bool {
+        let mut parts = self.0.split('*');
+        let first = parts.next().unwrap_or_default();
+        let Some(mut rest) = channel.as_str().strip_prefix(first) else { return false };
+        let mut parts = parts.peekable();
+        if parts.peek().is_none() {
+            return rest.is_empty();
+        }
+        while let Some(part) = parts.next() {
+            if parts.peek().is_none() {
+                return rest.ends_with(part);
+            }
+            match rest.split_once(part) {
+                Some((_, after)) => rest = after,
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// Returns the pattern as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,23 @@
+//! The words of Carillon: names, positions, publications, limits and the table of errors.
+//!
+//! **Lives here:** types without behaviour of their own, each with one checked constructor.
+//! **Called by:** every other crate.
+//! **Must not know:** sockets, clocks, tasks, brokers, dialects.
+
+pub mod channel;
+pub mod error;
+pub mod id;
+pub mod position;
+pub mod publication;
+pub mod rule;
+pub mod text;
+pub mod time;
+
+pub use channel::{BadChannel, BadPattern, ChannelName, ChannelPattern};
+pub use error::{CloseReason, ErrorCode, Refusal};
+pub use id::{ConnectionId, UserId};
+pub use position::{Epoch, Offset, Position};
+pub use publication::{ClassName, Keeping, NewMessage, Publication, RetentionClass};
+pub use rule::{Access, ChannelRule, ChannelRules, Overflow};
+pub use text::{BadText, EventName, IdempotencyKey};
+pub use time::UnixMillis;

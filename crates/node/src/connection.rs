@@ -1,0 +1,244 @@
+//! One client's connection on its worker.
+//!
+//! **Lives here:** the socket, the session and the outbox side by side, and how far the connection is on its way out.
+//! **Called by:** the worker.
+//! **Must not know:** other connections, channels' subscribers.
+
+use std::{
+    io::{self, ErrorKind, IoSlice},
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use carillon_hub::{Offered, Outbox, Seat};
+use carillon_model::{ChannelName, CloseReason};
+use carillon_session::{Reference, Session, Wanted};
+
+use crate::{
+    link::{Link, Said},
+    node::Place,
+    shown::Ending,
+    wheel::Tick,
+};
+
+/// For how long a peer may take to close its side after we said that we close.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The same for a peer whose frames cannot be read any more: its close would not be understood.
+const BROKEN_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Frames that leave in one system call at most.
+const SLICES_MAX: usize = 64;
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) link: Box<dyn Link>,
+    pub(crate) session: Session,
+    pub(crate) outbox: Outbox,
+    /// Where it sits in the channels it joined.
+    pub(crate) seats: Vec<(ChannelName, Seat)>,
+    /// Channels that it will join once the broker was reached; at most those of its session.
+    pub(crate) wishes: Vec<(Wanted, Option<Reference>)>,
+    /// It was offered something in this turn and was not flushed yet.
+    pub(crate) touched: bool,
+    /// The tick at which the wheel names it.
+    pub(crate) armed: Option<Tick>,
+    /// When the ping left that was not answered yet.
+    pub(crate) probed: Option<Instant>,
+    /// What the gauges of waiting frames and bytes show for it.
+    pub(crate) shown_queue: (usize, usize),
+    pub(crate) opened: Instant,
+    /// Bytes that left when room was made, for the next flush to report.
+    early: usize,
+    state: State,
+    waker: Option<Waker>,
+    _place: Place,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Open,
+    /// A close is on its way; the peer's is awaited until `until`, unless it was heard.
+    Closing {
+        ending: Ending,
+        until: Instant,
+        peer_done: bool,
+    },
+    Over(Ending),
+}
+
+/// What a connection's task was woken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Woken {
+    /// There is something to read.
+    Readable,
+    /// There is room to write.
+    Writable,
+    /// It is over.
+    Over(Ending),
+}
+
+impl Connection {
+    pub(crate) fn new(link: Box<dyn Link>, session: Session, place: Place, now: Instant) -> Self {
+        Self {
+            link,
+            session,
+            outbox: Outbox::default(),
+            seats: Vec::new(),
+            wishes: Vec::new(),
+            touched: false,
+            armed: None,
+            probed: None,
+            shown_queue: (0, 0),
+            opened: now,
+            early: 0,
+            state: State::Open,
+            waker: None,
+            _place: place,
+        }
+    }
+
+    /// Says what the connection's task should do, or keeps its waker.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Woken> {
+        match self.state {
+            State::Over(ending) => return Poll::Ready(Woken::Over(ending)),
+            State::Closing { ending, peer_done: true, .. } if self.outbox.is_empty() => {
+                return Poll::Ready(Woken::Over(ending));
+            }
+            State::Open | State::Closing { .. } => {}
+        }
+        match &mut self.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => self.waker = Some(cx.waker().clone()),
+        }
+        if !self.outbox.is_empty() && self.link.poll_writable(cx).is_ready() {
+            return Poll::Ready(Woken::Writable);
+        }
+        self.link.poll_readable(cx).map(|_ready_or_broken| Woken::Readable)
+    }
+
+    /// Says whether frames may still be offered.
+    pub(crate) const fn is_open(&self) -> bool {
+        matches!(self.state, State::Open)
+    }
+
+    /// Returns when the connection must be looked at next.
+    pub(crate) fn next_deadline(&self, limits: &carillon_session::Limits) -> Option<Instant> {
+        match self.state {
+            State::Open => self.session.next_deadline(limits),
+            State::Closing { until, .. } => Some(until),
+            State::Over(_) => None,
+        }
+    }
+
+    /// Ends it at once if the peer took too long to close its side.
+    pub(crate) fn give_up(&mut self, now: Instant) {
+        if let State::Closing { ending, until, .. } = self.state
+            && until <= now
+        {
+            self.over(ending);
+        }
+    }
+
+    /// Queues the transport's close and begins to wait for the peer's.
+    pub(crate) fn close(&mut self, reason: CloseReason, now: Instant) {
+        if self.is_open() {
+            let frame = self.link.wrap(Said::Close(reason));
+            // A close is small and always has room: what would not fit was dropped before.
+            let _offered = self.outbox.offer(frame, usize::MAX);
+            self.closing(Ending::Ours(reason), now, false);
+        }
+    }
+
+    /// Learns that the peer closes, or that what it sent cannot be read on.
+    pub(crate) fn closing(&mut self, ending: Ending, now: Instant, peer_done: bool) {
+        let ending = match self.state {
+            State::Open => ending,
+            State::Closing { ending, .. } => ending,
+            State::Over(_) => return,
+        };
+        let patience = match ending {
+            Ending::Ours(CloseReason::ProtocolError) => BROKEN_PATIENCE,
+            Ending::Client | Ending::Broken | Ending::Ours(_) => CLOSE_PATIENCE,
+        };
+        let until = now.checked_add(patience).unwrap_or(now);
+        self.state = State::Closing { ending, until, peer_done };
+        self.wake();
+    }
+
+    /// Ends it now.
+    pub(crate) fn over(&mut self, ending: Ending) {
+        self.state = match self.state {
+            State::Open => State::Over(ending),
+            State::Closing { ending, .. } | State::Over(ending) => State::Over(ending),
+        };
+        self.wake();
+    }
+
+    /// Queues something for this client alone. What does not fit makes it a slow reader.
+    pub(crate) fn say(&mut self, said: Said, limit_bytes: usize) -> Offered {
+        let frame = self.link.wrap(said);
+        self.offer(frame, limit_bytes)
+    }
+
+    /// Queues a frame. Where it does not fit, what waits is written first: only a socket that takes no more makes a
+    /// slow reader, not how much is said at once.
+    pub(crate) fn offer(&mut self, frame: Bytes, limit_bytes: usize) -> Offered {
+        if !self.outbox.has_room(frame.len(), limit_bytes) {
+            self.early = self.flush();
+        }
+        self.outbox.offer(frame, limit_bytes)
+    }
+
+    /// Writes what waits, as far as the socket takes it, and returns the bytes written. What is left is written by
+    /// the connection's own task when there is room.
+    pub(crate) fn flush(&mut self) -> usize {
+        let mut total = std::mem::take(&mut self.early);
+        while !self.outbox.is_empty() {
+            let written = match self.outbox.single() {
+                Some(frame) => self.link.write(&[IoSlice::new(frame)]),
+                None => {
+                    let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+                    let filled = self.outbox.slices(&mut slices);
+                    self.link.write(slices.get(..filled).unwrap_or_default())
+                }
+            };
+            match written {
+                Ok(0) => self.broken(),
+                Ok(written) => {
+                    total += written;
+                    self.outbox.advance(written);
+                }
+                Err(fault) if fault.kind() == ErrorKind::Interrupted => {}
+                Err(fault) if fault.kind() == ErrorKind::WouldBlock => break,
+                Err(_broken) => self.broken(),
+            }
+        }
+        if !self.outbox.is_empty() || !self.is_open() {
+            self.wake();
+        }
+        total
+    }
+
+    /// Reads once; see [`Link::receive`].
+    pub(crate) fn receive(
+        &mut self,
+        scratch: &mut [u8],
+        heard: &mut Vec<crate::Heard>,
+    ) -> io::Result<crate::Received> {
+        self.link.receive(scratch, &mut |one| heard.push(one))
+    }
+
+    fn broken(&mut self) {
+        self.over(Ending::Broken);
+        self.outbox = Outbox::default();
+    }
+
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! One process's rules joined: publications in, frames out.
+//!
+//! **Lives here:** publishing, which worker wants which channel, the workers and their loop: the only place that
+//! waits for clients.
+//! **Called by:** `transport` brings connections, `gateway` wires it to a broker and to the API.
+//! **Must not know:** HTTP, WebSocket framing, any dialect, which broker it is.
+
+mod connection;
+mod dice;
+mod interest;
+mod link;
+mod mailbox;
+mod node;
+mod publish;
+mod recent;
+mod router;
+mod shown;
+mod wheel;
+mod worker;
+
+pub use link::{Heard, Link, Received, Said};
+pub use node::{Door, Node, NodeConfig, POLITE_RESERVE, Parts, Place, STALLED};
+pub use publish::Receipt;
+pub use router::Router;
+pub use worker::{Opening, Worker};

@@ -1,0 +1,95 @@
+use bytes::Bytes;
+use carillon_model::{Epoch, NewMessage, Offset, Publication, UnixMillis};
+use carillon_tasks::clock;
+
+use super::*;
+
+fn name(text: &str) -> ChannelName {
+    ChannelName::new(text).unwrap()
+}
+
+fn delivery(channel: &str, offset: u64) -> Arc<Delivery> {
+    let message = NewMessage {
+        channel: name(channel),
+        event: None,
+        data: Bytes::from_static(b"1"),
+        time: UnixMillis::new(0),
+        user: None,
+        exclude: Box::default(),
+        id: None,
+    };
+    let position = Some(Position { epoch: Epoch::from_bits(1), offset: Offset::new(offset) });
+    Arc::new(Delivery::new(Arc::new(Publication { message, position }), clock::now()))
+}
+
+fn shown(mailbox: &Mailbox, budget: usize) -> Vec<String> {
+    let mut mail = Vec::new();
+    mailbox.take(&mut mail, budget);
+    let show = |mail: Mail| match mail {
+        Mail::Deliver(delivery) => {
+            let publication = delivery.publication();
+            format!("{}@{}", publication.message.channel, publication.position.unwrap().offset)
+        }
+        Mail::Gap(channel, position) => format!("gap {channel}@{}", position.unwrap().offset),
+        other @ (Mail::Accepted(..) | Mail::Drain(_) | Mail::Cut) => format!("{other:?}"),
+    };
+    mail.into_iter().map(show).collect()
+}
+
+#[test]
+fn what_does_not_fit_leaves_one_notice_of_the_last_loss() {
+    let mailbox = Mailbox::new(2, Arc::default());
+    assert_eq!(mailbox.deliver(delivery("a", 1)), Delivered::Queued);
+    assert_eq!(mailbox.deliver(delivery("a", 2)), Delivered::Queued);
+    for offset in 3..10 {
+        assert_eq!(mailbox.deliver(delivery("a", offset)), Delivered::Dropped);
+        assert_eq!(mailbox.deliver(delivery("b", offset)), Delivered::Dropped);
+    }
+    assert_eq!(shown(&mailbox, 3), ["a@1", "a@2", "gap a@9"]);
+    // There is room again behind the notices, and a loss after that is told again.
+    assert_eq!(mailbox.deliver(delivery("a", 10)), Delivered::Queued);
+    assert_eq!(mailbox.deliver(delivery("c", 11)), Delivered::Queued);
+    assert_eq!(mailbox.deliver(delivery("a", 12)), Delivered::Dropped);
+    assert_eq!(shown(&mailbox, 10), ["gap b@9", "a@10", "c@11", "gap a@12"]);
+    assert_eq!(mailbox.deliver(delivery("a", 13)), Delivered::Queued);
+}
+
+#[test]
+fn a_loss_is_told_although_an_earlier_one_was_told_before() {
+    let mailbox = Mailbox::new(2, Arc::default());
+    mailbox.deliver(delivery("a", 1));
+    mailbox.deliver(delivery("a", 2));
+    assert_eq!(mailbox.deliver(delivery("a", 3)), Delivered::Dropped);
+    assert_eq!(mailbox.deliver(delivery("b", 3)), Delivered::Dropped);
+    assert_eq!(shown(&mailbox, 3), ["a@1", "a@2", "gap a@3"]);
+    // The notice of `b` is still there, so the queue never ran empty.
+    mailbox.deliver(delivery("c", 4));
+    mailbox.deliver(delivery("c", 5));
+    assert_eq!(mailbox.deliver(delivery("a", 6)), Delivered::Dropped);
+    assert_eq!(shown(&mailbox, 10), ["gap b@3", "c@4", "c@5", "gap a@6"]);
+}
+
+#[test]
+fn notices_take_no_room_from_deliveries() {
+    let mailbox = Mailbox::new(2, Arc::default());
+    for n in 0..100 {
+        mailbox.gap(name(&format!("quiet.{n}")), delivery("a", n).publication().position);
+    }
+    assert_eq!(mailbox.deliver(delivery("a", 1)), Delivered::Queued);
+    assert_eq!(mailbox.len(), 1);
+}
+
+#[tokio::test]
+async fn publishers_wait_for_room_and_are_woken_when_there_is() {
+    let roomy = Arc::new(Notify::new());
+    let mailbox = Mailbox::new(8, Arc::clone(&roomy));
+    for offset in 0..5 {
+        assert!(!mailbox.is_crowded(), "{offset} of 8");
+        mailbox.deliver(delivery("a", offset));
+    }
+    let woken = roomy.notified();
+    assert!(mailbox.is_crowded());
+    assert_eq!(shown(&mailbox, 1).len(), 1);
+    woken.await;
+    assert!(!mailbox.is_crowded());
+}

@@ -1,0 +1,286 @@
+//! The parts of one process that all workers share.
+//!
+//! **Lives here:** starting and stopping the workers, giving connections to them, who a token belongs to.
+//! **Called by:** `gateway`; doors bring connections, the API publishes.
+//! **Must not know:** HTTP, WebSocket, which broker it is.
+
+use std::{
+    fmt,
+    net::TcpStream,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use carillon_auth::TokenVerifier;
+use carillon_broker::{Broker, Health};
+use carillon_hub::Render;
+use carillon_model::{ErrorCode, Refusal, UnixMillis};
+use carillon_session::{Identity, Limits};
+use carillon_tasks::clock;
+use carillon_telemetry::metric;
+use tokio::sync::watch;
+
+use crate::{
+    Router, Worker,
+    mailbox::Mail,
+    recent::RecentKeys,
+    worker::{self, Seed},
+};
+
+/// Serves a socket on the worker that it was given to: the transport's part.
+pub type Door = Arc<dyn Fn(&Rc<Worker>, TcpStream, Place) + Send + Sync>;
+
+/// What an operator decides about a node.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeConfig {
+    /// What sessions allow.
+    pub limits: Limits,
+    /// Most bytes that wait for one client.
+    pub outbox_max_bytes: usize,
+    /// Most connections at once.
+    pub connections_max: usize,
+}
+
+/// What a node is made of.
+pub struct Parts {
+    /// The operator's decisions.
+    pub config: NodeConfig,
+    /// Where the broker delivers.
+    pub router: Arc<Router>,
+    /// Where publications go.
+    pub broker: Arc<dyn Broker>,
+    /// Who writes frames.
+    pub render: Arc<dyn Render>,
+    /// Who checks tokens; without it no token is good.
+    pub tokens: Option<TokenVerifier>,
+    /// Random, different for every process.
+    pub seed: u64,
+}
+
+/// One process: its workers and what they share.
+pub struct Node {
+    parts: Parts,
+    loads: Arc<[AtomicUsize]>,
+    accepted: RecentKeys,
+    broker: watch::Receiver<Health>,
+    began: Instant,
+    /// When each worker turned last, in milliseconds since `began`.
+    turned: Box<[AtomicU64]>,
+}
+
+/// A connection's place on its worker; given back when it is dropped.
+#[derive(Debug)]
+pub struct Place {
+    loads: Arc<[AtomicUsize]>,
+    worker: usize,
+    over_capacity: bool,
+}
+
+/// Connections past the limit that are still told politely that the node is full.
+pub const POLITE_RESERVE: usize = 256;
+
+/// A worker that does not turn for this long is stuck; it turns every quarter of a second.
+pub const STALLED: Duration = Duration::from_secs(10);
+
+impl Node {
+    /// Makes a node whose workers are not running yet.
+    #[must_use]
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let workers = parts.router.mailboxes.len();
+        metric::CONNECTIONS_LIMIT.gauge(&[]).set(approximately(parts.config.connections_max));
+        let loads = (0..workers).map(|_| AtomicUsize::new(0)).collect();
+        let turned = (0..workers).map(|_| AtomicU64::new(0)).collect();
+        let broker = parts.broker.health();
+        Arc::new(Self { parts, loads, accepted: RecentKeys::default(), broker, began: clock::now(), turned })
+    }
+
+    /// Starts a thread for every worker. Each ends after a drain, when its connections are gone, or is cut.
+    ///
+    /// # Errors
+    /// When the system gives no thread or no event queue.
+    pub fn start_workers(self: &Arc<Self>, door: &Door) -> std::io::Result<Vec<JoinHandle<()>>> {
+        let mut threads = Vec::new();
+        for (index, mailbox) in self.parts.router.mailboxes.iter().enumerate() {
+            let seed = Seed {
+                node: Arc::clone(self),
+                index,
+                mailbox: Arc::clone(mailbox),
+                door: Arc::clone(door),
+                // Far apart, and different in every process.
+                dice: self.parts.seed ^ (index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15),
+            };
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let name = format!("worker-{index}");
+            threads.push(std::thread::Builder::new().name(name).spawn(move || worker::run(seed, &runtime))?);
+        }
+        Ok(threads)
+    }
+
+    /// Gives a socket to the worker with the fewest connections. Returns it when the node is too full even for a
+    /// polite refusal.
+    ///
+    /// # Errors
+    /// The socket, to be dropped.
+    pub fn accept(&self, socket: TcpStream) -> Result<(), TcpStream> {
+        let total = self.connections();
+        if total >= self.parts.config.connections_max.saturating_add(POLITE_RESERVE) {
+            return Err(socket);
+        }
+        let emptiest = self.loads.iter().enumerate().min_by_key(|(_, load)| load.load(Ordering::Relaxed));
+        let Some((worker, load)) = emptiest else { return Err(socket) };
+        load.fetch_add(1, Ordering::Relaxed);
+        let over_capacity = total >= self.parts.config.connections_max;
+        let place = Place { loads: Arc::clone(&self.loads), worker, over_capacity };
+        if let Some(mailbox) = self.parts.router.mailboxes.get(worker) {
+            mailbox.put(Mail::Accepted(socket, place));
+        }
+        Ok(())
+    }
+
+    /// Returns how many sockets are with workers, handshakes included.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.loads.iter().map(|load| load.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Asks every client to move, spread over `window`.
+    pub fn drain(&self, window: Duration) {
+        self.all_workers(|| Mail::Drain(window));
+    }
+
+    /// Closes what is left and ends the workers.
+    pub fn cut(&self) {
+        self.all_workers(|| Mail::Cut);
+    }
+
+    /// Checks a client's token.
+    ///
+    /// # Errors
+    /// The refusal for the client.
+    pub fn identify(&self, token: &str, now: Instant) -> Result<Identity, Refusal> {
+        let result = self.check_token(token, now);
+        let shown = match &result {
+            Ok(_) => "ok",
+            Err(refusal) if refusal.code == ErrorCode::TokenExpired => "expired",
+            Err(_) => "invalid",
+        };
+        metric::AUTH.counter(&[("method", "token"), ("result", shown)]).increment(1);
+        result
+    }
+
+    fn check_token(&self, token: &str, now: Instant) -> Result<Identity, Refusal> {
+        let Some(tokens) = &self.parts.tokens else {
+            let message = "this server takes no tokens; the operator sets auth.token_secret";
+            return Err(Refusal::new(ErrorCode::Unauthorized, message));
+        };
+        let unix = UnixMillis::new(u64::try_from(clock::since_1970().as_millis()).unwrap_or(u64::MAX));
+        let claims = tokens.verify(token, unix)?;
+        let left = claims.expires.since(unix);
+        let expires_at = now.checked_add(left).unwrap_or(now);
+        Ok(Identity { user: claims.user, grants: claims.grants, expires: claims.expires, expires_at })
+    }
+
+    /// Returns a worker that has not turned for [`STALLED`]: its thread is stuck.
+    #[must_use]
+    pub fn stalled_worker(&self, now: Instant) -> Option<usize> {
+        let now = self.millis(now);
+        let limit = u64::try_from(STALLED.as_millis()).unwrap_or(u64::MAX);
+        self.turned.iter().position(|turned| now.saturating_sub(turned.load(Ordering::Relaxed)) > limit)
+    }
+
+    /// Notes that a worker has ended, which is no stall.
+    pub(crate) fn note_end(&self, worker: usize) {
+        if let Some(turned) = self.turned.get(worker) {
+            turned.store(u64::MAX, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that a worker turns.
+    pub(crate) fn note_turn(&self, worker: usize, now: Instant) {
+        if let Some(turned) = self.turned.get(worker) {
+            turned.store(self.millis(now), Ordering::Relaxed);
+        }
+    }
+
+    fn millis(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.began).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Shows how full the node's queues and tables are; called before each scrape.
+    pub fn show(&self) {
+        metric::CHANNELS.gauge(&[]).set(approximately(self.router().interest.len()));
+        metric::WORKER_QUEUE_MESSAGES.gauge(&[]).set(approximately(self.router().waiting()));
+    }
+
+    /// Returns what the operator decided.
+    #[must_use]
+    pub const fn config(&self) -> &NodeConfig {
+        &self.parts.config
+    }
+
+    pub(crate) fn router(&self) -> &Router {
+        &self.parts.router
+    }
+
+    pub(crate) fn broker(&self) -> &dyn Broker {
+        &*self.parts.broker
+    }
+
+    /// Says whether positions are known: the broker was reached at least once.
+    pub(crate) fn broker_was_reached(&self) -> bool {
+        *self.broker.borrow() != Health::Connecting
+    }
+
+    pub(crate) fn render(&self) -> &dyn Render {
+        &*self.parts.render
+    }
+
+    /// The keys of live messages that this node accepted.
+    pub(crate) const fn accepted(&self) -> &RecentKeys {
+        &self.accepted
+    }
+
+    fn all_workers(&self, mail: impl Fn() -> Mail) {
+        for mailbox in &self.parts.router.mailboxes {
+            mailbox.put(mail());
+        }
+    }
+}
+
+impl Place {
+    /// Says whether the node was full when the connection came.
+    #[must_use]
+    pub const fn is_over_capacity(&self) -> bool {
+        self.over_capacity
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(load) = self.loads.get(self.worker) {
+            load.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A count as a gauge shows it: exact up to 2³², which no count here passes.
+fn approximately(count: usize) -> f64 {
+    u32::try_from(count).map_or(f64::from(u32::MAX), f64::from)
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("connections", &self.connections()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts").field("config", &self.config).finish_non_exhaustive()
+    }
+}

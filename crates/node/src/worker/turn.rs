@@ -1,0 +1,208 @@
+//! A worker's turn: what the mailbox holds, fanned out and flushed.
+//!
+//! **Lives here:** the delivery path. Frames are made once, offered by reference to every subscriber's outbox, and
+//! each touched outbox leaves in one write.
+//! **Called by:** the worker's own task.
+//! **Must not know:** reading, timers.
+
+use super::{
+    CUT_PATIENCE, ChannelName, CloseReason, Duration, Offered, Position, Push, Rc, Said, SessionKey, Worker,
+    clock, yield_now,
+};
+
+use burst::{Burst, Bursts};
+use carillon_hub::Form;
+
+use crate::mailbox::Mail;
+
+mod burst;
+
+/// Mail that is taken from the mailbox at once.
+const MAIL_AT_ONCE: usize = 256;
+
+/// Subscribers of a large channel that are served before other connections have their turn.
+const SUBSCRIBERS_AT_ONCE: usize = 1024;
+
+/// Bytes of data that are gathered before they are fanned out and flushed: far below any outbox, so that a burst
+/// fills no outbox whose socket has room.
+const BURST_BYTES: usize = 32 * 1024;
+
+impl Worker {
+    /// Takes mail for as long as the worker lives.
+    pub(super) async fn turns(self: Rc<Self>) {
+        let mut mail = Vec::with_capacity(MAIL_AT_ONCE);
+        let mut bursts = Bursts::default();
+        loop {
+            self.mailbox.wait().await;
+            self.mailbox.take(&mut mail, MAIL_AT_ONCE);
+            for piece in mail.drain(..) {
+                if let Mail::Deliver(delivery) = piece {
+                    if bursts.add(delivery) > BURST_BYTES {
+                        self.fan_out_all(&mut bursts).await;
+                    }
+                } else {
+                    // What was delivered before stays before.
+                    self.fan_out_all(&mut bursts).await;
+                    self.attend(piece).await;
+                }
+            }
+            self.fan_out_all(&mut bursts).await;
+            yield_now().await;
+        }
+    }
+
+    async fn attend(self: &Rc<Self>, piece: Mail) {
+        match piece {
+            Mail::Gap(channel, position) => self.tell_gap(&channel, position).await,
+            Mail::Accepted(socket, place) => (self.door)(self, socket, place),
+            Mail::Drain(window) => self.drain(window),
+            Mail::Cut => self.cut(),
+            Mail::Deliver(_) => unreachable!("deliveries are gathered by the caller"),
+        }
+    }
+
+    /// Offers each burst to its channel's subscribers, then flushes every session once.
+    async fn fan_out_all(&self, bursts: &mut Bursts) {
+        for burst in bursts.take() {
+            let reached = self.fan_out(&burst).await;
+            self.show_burst(&burst, reached);
+        }
+        self.flush_touched();
+    }
+
+    /// Offers a burst to every subscriber on this worker and returns how many took it.
+    async fn fan_out(&self, burst: &Burst) -> usize {
+        let mut reached = 0;
+        let mut next = Some(0);
+        while let Some(from) = next {
+            let mut slow = Vec::new();
+            next = self.offer_part(burst, from, &mut reached, &mut slow);
+            for key in slow {
+                self.close_slow(key);
+            }
+            if next.is_some() {
+                self.flush_touched();
+                yield_now().await;
+            }
+        }
+        reached
+    }
+
+    fn offer_part(
+        &self,
+        burst: &Burst,
+        from: usize,
+        reached: &mut usize,
+        slow: &mut Vec<SessionKey>,
+    ) -> Option<usize> {
+        let limit = self.node.config().outbox_max_bytes;
+        let mut connections = self.connections.borrow_mut();
+        let mut touched = self.touched.borrow_mut();
+        self.channels.borrow().visit(burst.channel(), from, SUBSCRIBERS_AT_ONCE, |subscriber| {
+            let Some(connection) = connections.get_mut(subscriber.session.get()) else { return };
+            if !connection.is_open() {
+                return;
+            }
+            let offered = burst.offer(subscriber, connection, self.node.render(), limit);
+            let Some(taken) = offered else { return slow.push(subscriber.session) };
+            *reached += taken;
+            if taken > 0 && !connection.touched {
+                connection.touched = true;
+                touched.push(subscriber.session);
+            }
+        })
+    }
+
+    /// Writes what was offered in this turn: one system call for each socket that has room.
+    fn flush_touched(&self) {
+        let mut sent_bytes = 0;
+        let mut connections = self.connections.borrow_mut();
+        for key in self.touched.borrow_mut().drain(..) {
+            if let Some(connection) = connections.get_mut(key.get()) {
+                connection.touched = false;
+                sent_bytes += connection.flush();
+                self.show_queue(connection);
+            }
+        }
+        self.shown.sent_bytes.increment(sent_bytes as u64);
+    }
+
+    fn show_burst(&self, burst: &Burst, reached: usize) {
+        let now = clock::now();
+        self.shown.delivered.increment(reached as u64);
+        let each = reached as f64 / burst.deliveries.len() as f64;
+        for delivery in &burst.deliveries {
+            self.shown.recipients.record(each);
+            self.shown.latency.record(now.saturating_duration_since(delivery.received()).as_secs_f64());
+        }
+    }
+
+    fn close_slow(&self, key: SessionKey) {
+        if let Some(connection) = self.connections.borrow_mut().get_mut(key.get()) {
+            self.shown.dropped_slow.increment(1);
+            connection.session.handle_close(CloseReason::SlowConsumer, Some(self.come_back()));
+        }
+        self.carry_out(key, clock::now());
+    }
+
+    async fn tell_gap(&self, channel: &ChannelName, position: Option<Position>) {
+        let concerned = self.channels.borrow_mut().pass_gap(channel, position);
+        let push = Push::Gap { channel: channel.clone(), position };
+        // Written once for each form, as publications are.
+        let mut texts: Vec<(Form, String)> = Vec::new();
+        for (count, key) in concerned.into_iter().enumerate() {
+            if count % SUBSCRIBERS_AT_ONCE == SUBSCRIBERS_AT_ONCE - 1 {
+                yield_now().await;
+            }
+            if self.say_gap(key, &push, &mut texts) == Offered::Full {
+                self.close_slow(key);
+            } else {
+                self.flush(key);
+            }
+        }
+    }
+
+    fn say_gap(&self, key: SessionKey, push: &Push, texts: &mut Vec<(Form, String)>) -> Offered {
+        let mut connections = self.connections.borrow_mut();
+        let Some(connection) = connections.get_mut(key.get()).filter(|one| one.is_open()) else {
+            return Offered::Queued;
+        };
+        let form = connection.link.form();
+        let known = texts.iter().find(|(known, _)| *known == form).map(|(_, text)| text.clone());
+        let text = known.unwrap_or_else(|| {
+            let text = connection.link.dialect().push(push);
+            texts.push((form, text.clone()));
+            text
+        });
+        connection.say(Said::Text(text), self.node.config().outbox_max_bytes)
+    }
+
+    /// Asks every client to move at a time of its own within `window`.
+    fn drain(&self, window: Duration) {
+        let now = clock::now();
+        self.draining.set(true);
+        let keys: Vec<_> = self.connections.borrow().iter().map(|(key, _)| key).collect();
+        self.shown.drained.increment(keys.len() as u64);
+        for key in keys.into_iter().filter_map(SessionKey::new) {
+            let at = now.checked_add(self.dice.part_of(window)).unwrap_or(now);
+            if let Some(connection) = self.connections.borrow_mut().get_mut(key.get()) {
+                connection.session.handle_drain(at, self.come_back());
+                self.arm(key, connection);
+            }
+        }
+    }
+
+    /// Closes what is left, and ends the worker soon whether it is gone or not.
+    fn cut(&self) {
+        let now = clock::now();
+        self.draining.set(true);
+        self.cut_at.set(now.checked_add(CUT_PATIENCE));
+        let keys: Vec<_> = self.connections.borrow().iter().map(|(key, _)| key).collect();
+        for key in keys.into_iter().filter_map(SessionKey::new) {
+            if let Some(connection) = self.connections.borrow_mut().get_mut(key.get()) {
+                connection.session.handle_close(CloseReason::GoingAway, Some(self.come_back()));
+            }
+            self.carry_out(key, now);
+        }
+    }
+}

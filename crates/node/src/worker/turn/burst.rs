@@ -1,0 +1,115 @@
+//! What was published to one channel within one turn.
+//!
+//! **Lives here:** gathering deliveries by channel, and one buffer for all frames of a burst: a subscriber then costs
+//! one reference and one plain write, however many messages there are.
+//! **Called by:** the turn.
+//! **Must not know:** flushing, metrics.
+
+use std::{cell::OnceCell, sync::Arc};
+
+use bytes::{Bytes, BytesMut};
+use carillon_hub::{Delivery, Form, Offered, Render, Subscriber};
+use carillon_model::ChannelName;
+
+use crate::connection::Connection;
+
+/// Deliveries of one channel, in their order; never empty.
+#[derive(Debug)]
+pub(super) struct Burst {
+    pub(super) deliveries: Vec<Arc<Delivery>>,
+    /// Somebody must not receive one of them.
+    excludes: bool,
+    merged: OnceCell<(Form, Bytes)>,
+}
+
+/// The bursts of a turn, each channel's in the order in which it came first.
+#[derive(Debug, Default)]
+pub(super) struct Bursts {
+    bursts: Vec<Burst>,
+    bytes: usize,
+}
+
+impl Bursts {
+    /// Adds a delivery and returns the bytes of data that are gathered now.
+    pub(super) fn add(&mut self, delivery: Arc<Delivery>) -> usize {
+        let message = &delivery.publication().message;
+        self.bytes += message.data.len();
+        let excludes = !message.exclude.is_empty();
+        // A turn has few channels or few messages of each: the last burst is the one as a rule.
+        match self.bursts.iter_mut().rev().take(LOOK_BACK).find(|burst| *burst.channel() == message.channel) {
+            Some(burst) => {
+                burst.deliveries.push(delivery);
+                burst.excludes |= excludes;
+            }
+            None => {
+                let merged = OnceCell::new();
+                self.bursts.push(Burst { deliveries: vec![delivery], excludes, merged });
+            }
+        }
+        self.bytes
+    }
+
+    /// Returns what was gathered and begins anew.
+    pub(super) fn take(&mut self) -> impl Iterator<Item = Burst> + use<'_> {
+        self.bytes = 0;
+        self.bursts.drain(..)
+    }
+}
+
+/// Bursts that are searched for a channel. A channel that is not found begins another burst behind: its order holds.
+const LOOK_BACK: usize = 16;
+
+impl Burst {
+    pub(super) fn channel(&self) -> &ChannelName {
+        let [first, ..] = self.deliveries.as_slice() else { unreachable!("a burst begins with a delivery") };
+        &first.publication().message.channel
+    }
+
+    /// Offers what the subscriber wants of the burst, and returns how many messages it took; `None` when its
+    /// outbox is full.
+    pub(super) fn offer(
+        &self,
+        subscriber: &Subscriber,
+        connection: &mut Connection,
+        render: &dyn Render,
+        limit_bytes: usize,
+    ) -> Option<usize> {
+        let together = self.deliveries.len() > 1
+            && !self.excludes
+            && self.deliveries.iter().all(|delivery| subscriber.wants(delivery.publication()));
+        if together {
+            let frame = self.merged(subscriber.form, render);
+            return match connection.offer(frame, limit_bytes) {
+                Offered::Queued => Some(self.deliveries.len()),
+                Offered::Full => None,
+            };
+        }
+        let mut taken = 0;
+        for delivery in &self.deliveries {
+            let publication = delivery.publication();
+            if !subscriber.wants(publication)
+                || publication.message.exclude.contains(&connection.session.id())
+            {
+                continue;
+            }
+            let frame = delivery.frame(subscriber.form, render).clone();
+            match connection.offer(frame, limit_bytes) {
+                Offered::Queued => taken += 1,
+                Offered::Full => return None,
+            }
+        }
+        Some(taken)
+    }
+
+    fn merged(&self, form: Form, render: &dyn Render) -> Bytes {
+        let (made_for, merged) = self.merged.get_or_init(|| (form, self.merge(form, render)));
+        if *made_for == form { merged.clone() } else { self.merge(form, render) }
+    }
+
+    fn merge(&self, form: Form, render: &dyn Render) -> Bytes {
+        let frames = || self.deliveries.iter().map(|delivery| delivery.frame(form, render));
+        let mut merged = BytesMut::with_capacity(frames().map(Bytes::len).sum());
+        frames().for_each(|frame| merged.extend_from_slice(frame));
+        merged.freeze()
+    }
+}

@@ -1,0 +1,366 @@
+use std::{fmt::Write as _, sync::Arc};
+
+use carillon_model::{ChannelPattern, Position, UnixMillis, UserId};
+use carillon_tasks::clock;
+
+use super::*;
+
+const LIMITS: Limits = Limits {
+    heartbeat: Duration::from_secs(25),
+    pong_timeout: Duration::from_secs(10),
+    frame_max_bytes: 65_536,
+    channels_max: 2,
+};
+
+/// Plays a script and compares what the session did. A line of the script is `<millis> <who> <what> …`.
+fn check(script: &str, expected: &str) {
+    let start = clock::now();
+    let mut session =
+        Session::open(ConnectionId::from_bits(1), None, Vec::new(), Heartbeat::Transport, &LIMITS, start);
+    let mut did = String::new();
+    report(&mut session, 0, &mut did);
+    for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let [at, rest @ ..] = words.as_slice() else { unreachable!("an empty line") };
+        let millis = at.parse().expect(line);
+        let now = start + Duration::from_millis(millis);
+        play(&mut session, rest, now, start);
+        report(&mut session, millis, &mut did);
+    }
+    let trimmed =
+        |text: &str| text.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join("\n");
+    assert_eq!(trimmed(&did), trimmed(expected));
+}
+
+fn play(session: &mut Session, words: &[&str], now: Instant, start: Instant) {
+    let name = |text: &str| ChannelName::new(text).unwrap();
+    match words {
+        ["subscribe", channel, rest @ ..] => {
+            let since = match rest {
+                [] => Since::Now,
+                ["past"] => Since::Past,
+                [position, ..] => Since::After(position.parse().unwrap()),
+            };
+            let channels = vec![Wanted { channel: name(channel), since }];
+            session.handle_command(Ok(Command::Subscribe { channels, reference: Some(1) }), &LIMITS, now);
+        }
+        ["unsubscribe", channel] => {
+            let command = Command::Unsubscribe { channels: vec![name(channel)], reference: Some(2) };
+            session.handle_command(Ok(command), &LIMITS, now);
+        }
+        ["ping"] => session.handle_command(Ok(Command::Ping { reference: Some(3) }), &LIMITS, now),
+        ["nonsense"] => {
+            let refusal = Refusal::new(ErrorCode::BadRequest, "no");
+            let undecoded = Undecoded { refusal, channel: None, reference: None };
+            session.handle_command(Err(Box::new(undecoded)), &LIMITS, now);
+        }
+        ["joined", channel, since, position] => {
+            let position = position.parse::<Position>().ok();
+            let since = match *since {
+                "now" => Since::Now,
+                "past" => Since::Past,
+                stands => Since::After(stands.parse().unwrap()),
+            };
+            let wanted = Wanted { channel: name(channel), since };
+            session.handle_answer(Answer::Joined { wanted, position, reference: None });
+        }
+        ["refused", channel] => {
+            let refusal = Refusal::new(ErrorCode::Forbidden, "no grant");
+            session.handle_answer(Answer::Refused { channel: name(channel), refusal, reference: None });
+        }
+        ["verified", user, "until", millis] => {
+            let expires_at = start + Duration::from_millis(millis.parse().unwrap());
+            let identity = Identity {
+                user: UserId::new(user).unwrap(),
+                grants: Arc::from([ChannelPattern::new("*").unwrap()]),
+                expires: UnixMillis::from_seconds(9),
+                expires_at,
+            };
+            session.handle_answer(Answer::Verified { identity, reference: None });
+        }
+        ["revoked", channel] => {
+            session.handle_revoked(name(channel), Refusal::new(ErrorCode::Forbidden, "no grant"));
+        }
+        ["heard"] => session.handle_heard(now),
+        ["tick"] => session.handle_timeout(&LIMITS, now),
+        ["drain", "at", millis] => {
+            let at = start + Duration::from_millis(millis.parse().unwrap());
+            session.handle_drain(at, Duration::from_millis(700));
+        }
+        other => unreachable!("{other:?}"),
+    }
+}
+
+fn report(session: &mut Session, millis: u64, did: &mut String) {
+    while let Some(effect) = session.next_effect() {
+        let shown = match effect {
+            Effect::Say(push) => said(&push),
+            Effect::Join { wanted, .. } => format!("join {}", wanted.channel),
+            Effect::Leave(channel) => format!("leave {channel}"),
+            Effect::Verify { token, .. } => format!("verify {token}"),
+            Effect::ProbePeer => "probe".to_owned(),
+            Effect::Close(reason) => format!("close {}", reason.name()),
+        };
+        writeln!(did, "{millis} {shown}").unwrap();
+    }
+}
+
+fn said(push: &Push) -> String {
+    match push {
+        Push::Welcome { .. } => "welcome".to_owned(),
+        Push::Subscribed { channel, recovered, .. } => match recovered {
+            None => format!("subscribed {channel}"),
+            Some(Recovered::All { replayed }) => format!("subscribed {channel} recovered {replayed}"),
+            Some(Recovered::No(reason)) => format!("subscribed {channel} lost {reason:?}"),
+        },
+        Push::Unsubscribed { channel, .. } => format!("unsubscribed {channel}"),
+        Push::Authenticated { .. } => "authenticated".to_owned(),
+        Push::Gap { channel, .. } => format!("gap {channel}"),
+        Push::Error { refusal, channel, .. } => {
+            format!("error {} {}", refusal.code.name(), channel.as_deref().unwrap_or("-"))
+        }
+        Push::Ping => "ping".to_owned(),
+        Push::Pong { reference } => format!("pong {}", reference.unwrap()),
+        Push::Goodbye { reason, retry_after } => format!("goodbye {} {retry_after:?}", reason.name()),
+    }
+}
+
+/// An answer takes the place of its question, whatever was decided behind it.
+#[test]
+fn answers_stand_in_the_order_of_what_was_named() {
+    let now = clock::now();
+    let mut session =
+        Session::open(ConnectionId::from_bits(1), None, Vec::new(), Heartbeat::Transport, &LIMITS, now);
+    let wanted = |name: &str| Wanted { channel: ChannelName::new(name).unwrap(), since: Since::Now };
+    let channels = vec![wanted("a"), wanted("a"), wanted("b"), wanted("c")];
+    session.handle_command(Ok(Command::Subscribe { channels, reference: None }), &LIMITS, now);
+    let leave = Command::Unsubscribe { channels: vec![ChannelName::new("a").unwrap()], reference: None };
+    session.handle_command(Ok(leave), &LIMITS, now);
+    let mut did = Vec::new();
+    while let Some(effect) = session.next_effect() {
+        match effect {
+            Effect::Say(push) => did.push(said(&push)),
+            Effect::Join { wanted, reference } => {
+                session.handle_answer(Answer::Joined { wanted, position: None, reference });
+            }
+            Effect::Leave(_) | Effect::Verify { .. } | Effect::ProbePeer | Effect::Close(_) => {}
+        }
+    }
+    let expected = [
+        "welcome",
+        "subscribed a",
+        "error already_subscribed a",
+        "subscribed b",
+        "error limit_exceeded c",
+        "unsubscribed a",
+    ];
+    assert_eq!(did, expected);
+}
+
+#[test]
+fn a_client_joins_and_leaves() {
+    check(
+        "
+        5  subscribe news
+        9  joined news now abcdef-3
+        20 subscribe news
+        30 unsubscribe news
+        31 unsubscribe news
+        40 ping
+        50 nonsense
+        ",
+        "
+        0 welcome
+        5 join news
+        9 subscribed news
+        20 error already_subscribed news
+        30 leave news
+        30 unsubscribed news
+        31 error not_found news
+        40 pong 3
+        50 error bad_request -
+        ",
+    );
+}
+
+#[test]
+fn a_channel_that_was_refused_may_be_asked_for_again_and_does_not_count() {
+    check(
+        "
+        1 subscribe a
+        2 refused a
+        3 subscribe a
+        4 subscribe b
+        5 subscribe c
+        ",
+        "
+        0 welcome
+        1 join a
+        2 error forbidden a
+        3 join a
+        4 join b
+        5 error limit_exceeded c
+        ",
+    );
+}
+
+#[test]
+fn what_was_missed_is_never_passed_over_in_silence() {
+    check(
+        "
+        1 joined a abcdef-3 abcdef-3
+        2 joined b abcdef-3 abcdef-4
+        3 joined c abcdef-3 fedcba-3
+        4 joined d abcdef-3 -
+        5 joined e past abcdef-3
+        ",
+        "
+        0 welcome
+        1 subscribed a recovered 0
+        2 subscribed b lost Limit
+        3 subscribed c lost Epoch
+        4 subscribed d lost Expired
+        5 subscribed e lost Limit
+        ",
+    );
+}
+
+#[test]
+fn silence_is_probed_once_and_then_ends_the_connection() {
+    check(
+        "
+        24999 tick
+        25000 tick
+        26000 tick
+        34999 tick
+        35000 tick
+        35001 subscribe news
+        ",
+        "
+        0 welcome
+        25000 probe
+        35000 goodbye idle_timeout None
+        35000 close idle_timeout
+        ",
+    );
+    check("25000 tick\n30000 heard\n35000 tick\n55000 tick", "0 welcome\n25000 probe\n55000 probe");
+}
+
+#[test]
+fn a_page_that_watches_for_pings_sees_them() {
+    let start = clock::now();
+    let heartbeat = Heartbeat::InBand;
+    let mut session = Session::open(ConnectionId::from_bits(1), None, Vec::new(), heartbeat, &LIMITS, start);
+    let mut did = String::new();
+    session.handle_timeout(&LIMITS, start + Duration::from_secs(25));
+    report(&mut session, 25_000, &mut did);
+    assert_eq!(did, "25000 welcome\n25000 probe\n25000 ping\n");
+}
+
+#[test]
+fn a_token_ends_when_it_says() {
+    check(
+        "
+        10   verified ana until 5000
+        4999 tick
+        5000 tick
+        ",
+        "
+        0 welcome
+        10 authenticated
+        5000 goodbye token_expired Some(1s)
+        5000 close token_expired
+        ",
+    );
+}
+
+#[test]
+fn a_token_is_refreshed_by_its_user_and_nobody_else() {
+    check(
+        "
+        10   verified ana until 5000
+        20   verified eve until 9000
+        30   verified ana until 8000
+        5000 tick
+        8000 tick
+        ",
+        "
+        0 welcome
+        10 authenticated
+        20 error forbidden -
+        30 authenticated
+        8000 goodbye token_expired Some(1s)
+        8000 close token_expired
+        ",
+    );
+}
+
+#[test]
+fn a_channel_that_a_new_token_does_not_cover_is_taken_away() {
+    check(
+        "
+        1 subscribe a
+        2 revoked a
+        3 revoked a
+        4 subscribe a
+        ",
+        "
+        0 welcome
+        1 join a
+        2 leave a
+        2 unsubscribed a
+        4 join a
+        ",
+    );
+}
+
+#[test]
+fn whoever_sends_nothing_but_nonsense_is_sent_away() {
+    let start = clock::now();
+    let mut session =
+        Session::open(ConnectionId::from_bits(1), None, Vec::new(), Heartbeat::Transport, &LIMITS, start);
+    let mut nonsense = |count: u8| {
+        for _ in 0..count {
+            play(&mut session, &["nonsense"], start, start);
+        }
+        play(&mut session, &["ping"], start, start);
+        session.is_closed()
+    };
+    assert!(!nonsense(NONSENSE_MAX - 1));
+    assert!(!nonsense(NONSENSE_MAX - 1), "a command between forgives");
+    assert!(nonsense(NONSENSE_MAX));
+}
+
+#[test]
+fn a_draining_node_serves_until_its_time_and_then_says_goodbye() {
+    check(
+        "
+        0   drain at 300
+        100 subscribe news
+        299 tick
+        300 tick
+        301 tick
+        ",
+        "
+        0 welcome
+        100 join news
+        300 goodbye draining Some(700ms)
+        300 close draining
+        ",
+    );
+}
+
+#[test]
+fn the_next_deadline_is_the_nearest() {
+    let start = clock::now();
+    let mut session =
+        Session::open(ConnectionId::from_bits(1), None, Vec::new(), Heartbeat::Transport, &LIMITS, start);
+    let after = |session: &Session| session.next_deadline(&LIMITS).map(|at| at - start);
+    assert_eq!(after(&session), Some(Duration::from_secs(25)));
+    session.handle_timeout(&LIMITS, start + Duration::from_secs(25));
+    assert_eq!(after(&session), Some(Duration::from_secs(35)));
+    session.handle_drain(start + Duration::from_secs(30), Duration::ZERO);
+    assert_eq!(after(&session), Some(Duration::from_secs(30)));
+    session.handle_timeout(&LIMITS, start + Duration::from_secs(30));
+    assert_eq!(after(&session), None);
+}

@@ -1,0 +1,17 @@
+//! The public door: HTTP, and WebSocket on top of it.
+//!
+//! **Lives here:** accepting sockets, handshakes, what a first request may say, framing.
+//! **Called by:** `gateway` starts it; `node`'s workers drive the links that it makes.
+//! **Must not know:** channels' rules, brokers, sessions' state.
+
+mod accept;
+mod door;
+mod edge;
+mod frame;
+mod render;
+mod request;
+mod websocket;
+
+pub use accept::{AcceptConfig, accept};
+pub use door::{DoorConfig, door};
+pub use render::Renderer;

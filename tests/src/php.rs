@@ -1,0 +1,61 @@
+//! Real PHP, with our client for it.
+//!
+//! **Lives here:** finding `php`, running a script or a piece of one against a gateway.
+//! **Called by:** tests that publish as PHP applications do.
+//! **Must not know:** the client's insides.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::process::Process;
+
+/// Whether PHP loads its extensions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extensions {
+    /// As the system has them: curl is there.
+    Installed,
+    /// None (`php -n`): the client uses plain sockets.
+    None,
+}
+
+/// Returns the folder of our client.
+#[must_use]
+pub fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../clients/php")
+}
+
+/// Returns a command that runs PHP.
+///
+/// # Panics
+/// When there is no PHP.
+#[must_use]
+pub fn php(extensions: Extensions) -> Command {
+    let places = env::var_os("PATH").unwrap_or_default();
+    let found = env::split_paths(&places).map(|place| place.join("php")).find(|path| path.is_file());
+    let mut command = Command::new(found.unwrap_or_else(|| panic!("php is not installed: run `make tools`")));
+    match extensions {
+        Extensions::Installed => {}
+        Extensions::None => {
+            command.arg("-n");
+        }
+    }
+    command
+}
+
+/// Starts a piece of PHP that has the client, and what it needs in its environment.
+///
+/// # Panics
+/// When there is no PHP.
+#[must_use]
+pub fn piece(code: &str, environment: &[(&str, &str)]) -> Process {
+    let client = folder().join("src/Client.php");
+    let client = client.to_str().expect("the checkout's path is UTF-8");
+    let code = format!("error_reporting(E_ALL); require getenv('CARILLON_CLIENT'); {code}");
+    let mut command = php(Extensions::Installed);
+    command.args(["-d", "display_errors=stderr", "-r", &code]);
+    command.env("CARILLON_CLIENT", client).envs(environment.iter().copied());
+    Process::start(&mut command)
+}
