@@ -17,7 +17,7 @@ use std::{
 use serde_json::Value;
 
 /// How long anything that must happen may take before a test fails. Generous: the machine is shared.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A gateway process, killed when it is dropped.
 #[derive(Debug)]

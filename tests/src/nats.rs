@@ -51,7 +51,7 @@ impl NatsVersion {
 }
 
 /// How long a server may take to answer.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One nats-server with JetStream. Killed when dropped, and its files removed.
 #[derive(Debug)]

@@ -32,7 +32,7 @@ async fn it_conforms_on_the_newest_server() {
 
 async fn fatal(config: Config) -> Fatal {
     let node = Node::start(config).expect("a good configuration");
-    let fatal = tokio::time::timeout(Duration::from_secs(10), node.broker.fatal()).await;
+    let fatal = tokio::time::timeout(Duration::from_secs(30), node.broker.fatal()).await;
     assert_eq!(*node.health().borrow(), Health::Connecting);
     fatal.expect("it is refused in time")
 }
@@ -89,7 +89,7 @@ async fn permissions_that_are_missing_are_named() {
         let one = classes().into_iter().take(1).collect();
         let node = Node::start(Config { credentials: credentials(), ..config(&server, one) });
         let node = node.expect("a good configuration");
-        let refused = tokio::time::timeout(Duration::from_secs(10), node.broker.fatal()).await;
+        let refused = tokio::time::timeout(Duration::from_secs(30), node.broker.fatal()).await;
         let refused = refused.expect("it is refused in time").to_string();
         let named = without.trim_end_matches(['>', '*']);
         assert!(refused.contains(named), "without {without}: {refused}");

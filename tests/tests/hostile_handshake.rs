@@ -5,7 +5,7 @@ use std::time::Duration;
 use carillon_tasks::clock;
 use carillon_tests::{
     client::Client,
-    gateway::Gateway,
+    gateway::{Gateway, PATIENCE},
     healthy::Healthy,
     http,
     raw::{Raw, TEXT, eventually, frame, handshake},
@@ -145,7 +145,7 @@ async fn slow_handshakes_are_ended() {
     };
     tokio::join!(silent, trickle, idle, deaf, busy);
     let took = clock::now() - began;
-    assert!((Duration::from_millis(900)..Duration::from_secs(6)).contains(&took), "{took:?}");
+    assert!((Duration::from_millis(900)..PATIENCE).contains(&took), "{took:?}");
     let timeouts = rejected("timeout");
     eventually("all are counted", || async { (gateway.metric(&timeouts).await > 4.5).then_some(()) }).await;
     Healthy::new(&gateway).await.check(&gateway).await;
@@ -163,7 +163,7 @@ async fn a_body_is_not_waited_for() {
         }
     }
     let took = clock::now() - began;
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert!(took < PATIENCE, "{took:?}");
     // An upgrade has no body; what is called one is read as frames, and is none.
     let mut raw = Raw::connect(gateway.public).await;
     raw.send(handshake("/v1/ws", "Content-Length: 5\r\n") + "hello").await;
@@ -214,7 +214,7 @@ async fn a_storm_is_accepted_at_the_rate() {
     let url = gateway.ws("");
     let clients = join_all((0..30).map(|_| Client::subscribed(&url, &["news"]))).await;
     let took = clock::now() - began;
-    assert!((Duration::from_millis(1800)..Duration::from_secs(8)).contains(&took), "{took:?}");
+    assert!((Duration::from_millis(1800)..PATIENCE).contains(&took), "{took:?}");
     gateway.publish(&json!({"channel": "news", "data": 1})).await;
     for mut client in clients {
         assert_eq!(client.data().await, 1);
