@@ -34,9 +34,9 @@ const PUBLISHERS: usize = 4;
 /// Pause between two looks at something that will change, and before a retry.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// How long a publisher may wait for a refusal when the node knows that NATS is away. 250 ms are promised; the
-/// test's machine is shared.
-const REFUSED_WITHIN: Duration = Duration::from_secs(1);
+/// How long a publisher waits for a refusal when the node knows that NATS is away, as is promised. Held against the
+/// median: the test's machine is shared.
+const REFUSED_WITHIN: Duration = Duration::from_millis(250);
 
 /// A NATS address and a key that its gateways take.
 struct Cluster {
@@ -171,14 +171,14 @@ impl Seen {
 }
 
 /// Publishes `publisher`/0, /1, /2… on a node, each until it is acknowledged, always with the same id. Returns how
-/// many there were and how long a refusal took at most while the node knew that NATS was away.
+/// many there were and how long each refusal took while the node knew that NATS was away.
 async fn publish_on_and_on(
     publisher: usize,
     cluster: Arc<Cluster>,
     node: Arc<Gateway>,
     seen: Arc<Seen>,
-) -> (usize, Duration) {
-    let mut slowest = Duration::ZERO;
+) -> (usize, Vec<Duration>) {
+    let mut refused_after = Vec::new();
     let mut number = 0;
     while !seen.stop.load(Ordering::Relaxed) {
         let known_down = seen.known_down.load(Ordering::Relaxed);
@@ -192,12 +192,12 @@ async fn publish_on_and_on(
         }
         assert_unavailable(&answer);
         if known_down && seen.known_down.load(Ordering::Relaxed) {
-            slowest = slowest.max(took);
+            refused_after.push(took);
             seen.refused.fetch_add(1, Ordering::Relaxed);
         }
         sleep(LOOK_AGAIN).await;
     }
-    (number, slowest)
+    (number, refused_after)
 }
 
 fn assert_unavailable(answer: &Answer) {
@@ -263,13 +263,16 @@ async fn nats_is_killed_while_messages_flow_and_nothing_acknowledged_is_lost() {
     nats.restart();
     seen.more(&seen.acknowledged, 100).await;
     seen.stop.store(true, Ordering::Relaxed);
-    let mut published = Vec::new();
+    let (mut published, mut refused_after) = (Vec::new(), Vec::new());
     for publisher in publishers {
-        let (count, slowest) = timeout(PATIENCE, publisher).await.expect("it stops in time").unwrap();
-        show(&format!("refused in at most {slowest:?} while NATS was known to be away"));
-        assert!(slowest < REFUSED_WITHIN, "{slowest:?}");
+        let (count, some) = timeout(PATIENCE, publisher).await.expect("it stops in time").unwrap();
+        refused_after.extend(some);
         published.push(count);
     }
+    refused_after.sort_unstable();
+    let (usual, slowest) = (refused_after[refused_after.len() / 2], refused_after[refused_after.len() - 1]);
+    show(&format!("refused in {usual:?}, at most {slowest:?}, while NATS was known to be away"));
+    assert!(usual < REFUSED_WITHIN, "{refused_after:?}");
     assert!(livez.await.unwrap() > 20);
     everything_came_to_all(clients, &published).await;
 }
@@ -310,7 +313,7 @@ async fn nats_stands_still_and_a_retry_with_the_same_id_is_safe() {
         let began = clock::now();
         assert_unavailable(&cluster.publish(&nodes[0], DURABLE, 1).await);
         let took = clock::now() - began;
-        assert!(took < Duration::from_secs(3), "a deadline of 1 s ended after {took:?}");
+        assert!(took < PATIENCE, "a deadline of 1 s ended after {took:?}");
         assert_eq!(http::get(nodes[0].admin, "/livez").await.status, 200);
     }
     nats.resume();
@@ -421,6 +424,38 @@ async fn a_node_goes_politely_also_while_nats_is_away() {
     let mut early = cluster.node();
     early.signal("TERM");
     assert_eq!(early.ended().code(), Some(0), "it never reached NATS");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_is_old_is_asked_to_move_at_a_time_of_its_own() {
+    const CLIENTS: usize = 16;
+    let nats = NatsServer::start(NatsVersion::Oldest);
+    let cluster = Cluster::new(&nats);
+    let node = Gateway::serve(&format!("{}\n[client]\nconnection_age_max = \"10s\"\n", cluster.config));
+    node.ready().await;
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        let opening = clock::now();
+        let mut client = Client::subscribed(&node.ws(""), &[DURABLE]).await;
+        clients.push(tokio::spawn(async move {
+            let goodbye = client.frame().await;
+            let age = clock::now().saturating_duration_since(opening);
+            (goodbye, client.closed().await, age)
+        }));
+    }
+    let mut ages = Vec::new();
+    for client in clients {
+        let (goodbye, close, age) = client.await.expect("the client is told");
+        assert_eq!((&goodbye["type"], &goodbye["error"]), (&json!("goodbye"), &json!("max_age")));
+        assert_eq!((&goodbye["retry_after_ms"], close.0), (&json!(0), 4203), "{goodbye}");
+        ages.push(age);
+    }
+    ages.sort();
+    assert!(ages[0] >= Duration::from_secs(8), "a fifth at most is taken off: {ages:?}");
+    assert!(ages[CLIENTS - 1] - ages[0] > Duration::from_millis(300), "not all at once: {ages:?}");
+    let closed = "carillon_connections_closed_total{transport=\"websocket\",reason=\"max_age\"}";
+    let _all = node.until("/metrics", |answer| answer.body.contains(&format!("{closed} {CLIENTS}"))).await;
+    assert_eq!(node.metric("carillon_connections{transport=\"websocket\",protocol=\"native\"}").await, 0.0);
 }
 
 #[tokio::test]

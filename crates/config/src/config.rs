@@ -104,6 +104,8 @@ pub struct Client {
     pub channels_max: NonZeroUsize,
     /// Bytes that may wait for one connection before its overflow rule applies.
     pub outbox_max_bytes: usize,
+    /// Age at which a connection is asked to move to another node.
+    pub connection_age_max: Duration,
 }
 
 /// `[node]`.

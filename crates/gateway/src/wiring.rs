@@ -209,6 +209,10 @@ fn node_config(config: &Config) -> NodeConfig {
             config.public.max_connections.get(),
             config.api.max_connections.get(),
         ),
+        connection_age_max: match &config.broker {
+            BrokerConfig::Memory => None,
+            BrokerConfig::Nats(_) => Some(config.client.connection_age_max),
+        },
     }
 }
 

@@ -191,6 +191,8 @@ pub enum CloseReason {
     Draining,
     /// The peer did not answer a ping.
     IdleTimeout,
+    /// The connection is as old as one may be; the next one may be on another node.
+    MaxAge,
 }
 
 impl CloseReason {
@@ -205,6 +207,7 @@ impl CloseReason {
             Self::GoingAway => (4200, "going_away"),
             Self::Draining => (4201, "draining"),
             Self::IdleTimeout => (4202, "idle_timeout"),
+            Self::MaxAge => (4203, "max_age"),
         }
     }
 

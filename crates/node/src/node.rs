@@ -44,6 +44,8 @@ pub struct NodeConfig {
     pub outbox_max_bytes: usize,
     /// Most connections at once.
     pub connections_max: usize,
+    /// Age at which a client is asked to connect again, less a random part of up to a fifth. Without it, never.
+    pub connection_age_max: Option<Duration>,
 }
 
 /// What a node is made of.

@@ -181,7 +181,11 @@ impl Worker {
             session.handle_close(CloseReason::OverCapacity, Some(self.come_back()));
         }
         if self.is_draining() {
-            session.handle_drain(now, self.come_back());
+            session.handle_leave(CloseReason::Draining, now, self.come_back());
+        }
+        if let Some(at) = self.age_ends(now) {
+            // Ages end at times of their own: no jitter is needed to come back.
+            session.handle_leave(CloseReason::MaxAge, at, Duration::ZERO);
         }
         self.shown.opened.increment(1);
         self.shown.connections.increment(1);
@@ -411,6 +415,12 @@ impl Worker {
         if drained || cut {
             self.ended.notify_one();
         }
+    }
+
+    /// Returns when a connection that begins at `now` is as old as it may be.
+    fn age_ends(&self, now: Instant) -> Option<Instant> {
+        let age = self.node.config().connection_age_max?;
+        now.checked_add(age.saturating_sub(self.dice.part_of(age / 5)))
     }
 
     fn come_back(&self) -> Duration {

@@ -61,9 +61,10 @@ pub struct Session {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Open,
-    /// Asked to move at this time.
+    /// To be asked to move at this time.
     Leaving {
         at: Instant,
+        reason: CloseReason,
         retry_after: Duration,
     },
     Closed,
@@ -208,10 +209,10 @@ impl Session {
         if self.is_closed() {
             return;
         }
-        if let State::Leaving { at, retry_after } = self.state
+        if let State::Leaving { at, reason, retry_after } = self.state
             && at <= now
         {
-            return self.end(CloseReason::Draining, Some(retry_after));
+            return self.end(reason, Some(retry_after));
         }
         if self.identity().is_some_and(|identity| identity.expires_at <= now) {
             return self.end(CloseReason::TokenExpired, Some(Duration::from_secs(1)));
@@ -248,10 +249,16 @@ impl Session {
         }
     }
 
-    /// Learns that the node is stopping: the client is asked to move at `at`, and to come back after `retry_after`.
-    pub fn handle_drain(&mut self, at: Instant, retry_after: Duration) {
-        if self.state == State::Open {
-            self.state = State::Leaving { at, retry_after };
+    /// Learns that the client must be asked to move at `at`, and to come back after `retry_after`. Whatever it learns
+    /// later, it does not ask later.
+    pub fn handle_leave(&mut self, reason: CloseReason, at: Instant, retry_after: Duration) {
+        let sooner = match self.state {
+            State::Open => true,
+            State::Leaving { at: known, .. } => at < known,
+            State::Closed => false,
+        };
+        if sooner {
+            self.state = State::Leaving { at, reason, retry_after };
         }
     }
 

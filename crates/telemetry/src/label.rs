@@ -40,6 +40,7 @@ pub static CLOSED: Label = Label {
         "slow_consumer",
         "protocol_error",
         "drain",
+        "max_age",
         "error",
     ],
 };
@@ -96,6 +97,7 @@ pub const fn close_reason(reason: CloseReason) -> &'static str {
         CloseReason::TokenExpired => "auth_expired",
         CloseReason::GoingAway | CloseReason::Draining => "drain",
         CloseReason::IdleTimeout => "idle",
+        CloseReason::MaxAge => "max_age",
     }
 }
 
@@ -115,6 +117,7 @@ mod tests {
             CloseReason::GoingAway,
             CloseReason::Draining,
             CloseReason::IdleTimeout,
+            CloseReason::MaxAge,
         ] {
             assert!(CLOSED.values.contains(&close_reason(reason)), "{reason:?}");
         }

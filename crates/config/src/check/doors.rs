@@ -66,12 +66,14 @@ pub(super) fn client(reader: &mut Reader) -> Option<Client> {
     let frame_max_bytes = reader.size("client.frame_max");
     let channels_max = reader.count("client.channels_max");
     let outbox_max_bytes = reader.size("client.outbox_max");
+    let connection_age_max = reader.duration("client.connection_age_max");
     Some(Client {
         heartbeat: heartbeat?,
         pong_timeout: pong_timeout?,
         frame_max_bytes: frame_max_bytes?,
         channels_max: channels_max?,
         outbox_max_bytes: outbox_max_bytes?,
+        connection_age_max: connection_age_max?,
     })
 }
 

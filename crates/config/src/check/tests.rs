@@ -66,6 +66,7 @@ fn the_least_that_starts_has_every_default() {
     assert_eq!(config.admin.listen.to_string(), "127.0.0.1:9000");
     assert_eq!((config.public.max_connections.get(), config.public.accept_rate.get()), (100_000, 2000));
     assert_eq!((config.client.frame_max_bytes, config.client.outbox_max_bytes), (65_536, 1 << 20));
+    assert_eq!(config.client.connection_age_max.as_secs(), 1800);
     assert_eq!((config.node.drain.as_secs(), config.node.grace.as_secs()), (30, 15));
     assert!(matches!(config.broker, Broker::Memory) && config.keys.is_empty() && !config.dev);
     assert!(config.auth.token_secret.is_none() && config.classes_in_use().is_empty());

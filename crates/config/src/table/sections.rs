@@ -144,6 +144,13 @@ pub(crate) static SECTIONS: &[Section] = &[
                 Is("1MiB"),
                 "Bytes that may wait for a client that reads slowly; then its channel's `overflow` applies.",
             ),
+            key(
+                "connection_age_max",
+                time(secs(10), secs(30 * 86_400)),
+                Is("30m"),
+                "Age at which a client is asked to connect again at once, less a random part of up to a fifth, so that \
+                 new nodes fill. Does nothing with the embedded broker: there is no other node to move to.",
+            ),
         ],
     },
     Section {

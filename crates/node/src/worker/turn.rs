@@ -186,7 +186,7 @@ impl Worker {
         for key in keys.into_iter().filter_map(SessionKey::new) {
             let at = now.checked_add(self.dice.part_of(window)).unwrap_or(now);
             if let Some(connection) = self.connections.borrow_mut().get_mut(key.get()) {
-                connection.session.handle_drain(at, self.come_back());
+                connection.session.handle_leave(CloseReason::Draining, at, self.come_back());
                 self.arm(key, connection);
             }
         }

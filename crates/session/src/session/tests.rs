@@ -85,7 +85,11 @@ fn play(session: &mut Session, words: &[&str], now: Instant, start: Instant) {
         ["tick"] => session.handle_timeout(&LIMITS, now),
         ["drain", "at", millis] => {
             let at = start + Duration::from_millis(millis.parse().unwrap());
-            session.handle_drain(at, Duration::from_millis(700));
+            session.handle_leave(CloseReason::Draining, at, Duration::from_millis(700));
+        }
+        ["old", "at", millis] => {
+            let at = start + Duration::from_millis(millis.parse().unwrap());
+            session.handle_leave(CloseReason::MaxAge, at, Duration::ZERO);
         }
         other => unreachable!("{other:?}"),
     }
@@ -351,6 +355,36 @@ fn a_draining_node_serves_until_its_time_and_then_says_goodbye() {
 }
 
 #[test]
+fn a_client_leaves_at_the_earliest_time_that_was_named() {
+    check(
+        "
+        0 old at 600
+        100 drain at 300
+        299 tick
+        300 tick
+        ",
+        "
+        0 welcome
+        300 goodbye draining Some(700ms)
+        300 close draining
+        ",
+    );
+    check(
+        "
+        0 old at 200
+        100 drain at 300
+        200 tick
+        300 tick
+        ",
+        "
+        0 welcome
+        200 goodbye max_age Some(0ns)
+        200 close max_age
+        ",
+    );
+}
+
+#[test]
 fn the_next_deadline_is_the_nearest() {
     let start = clock::now();
     let mut session =
@@ -359,7 +393,7 @@ fn the_next_deadline_is_the_nearest() {
     assert_eq!(after(&session), Some(Duration::from_secs(25)));
     session.handle_timeout(&LIMITS, start + Duration::from_secs(25));
     assert_eq!(after(&session), Some(Duration::from_secs(35)));
-    session.handle_drain(start + Duration::from_secs(30), Duration::ZERO);
+    session.handle_leave(CloseReason::Draining, start + Duration::from_secs(30), Duration::ZERO);
     assert_eq!(after(&session), Some(Duration::from_secs(30)));
     session.handle_timeout(&LIMITS, start + Duration::from_secs(30));
     assert_eq!(after(&session), None);
