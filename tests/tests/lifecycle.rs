@@ -18,6 +18,7 @@ use carillon_tests::{
     gateway::{self, ConfigFile, Gateway, PATIENCE},
     http,
     process::Process,
+    raw::{Raw, handshake},
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -245,6 +246,30 @@ async fn a_second_sigterm_ends_at_once_and_still_with_close_frames() {
     // 3 says that the drain was cut short.
     assert_eq!(status.code(), Some(3));
     assert!(clock::now() - began < Duration::from_secs(2) + SLACK, "{:?}", clock::now() - began);
+}
+
+#[tokio::test]
+async fn a_handshake_under_way_is_finished_and_told_goodbye() {
+    let environment =
+        [("CARILLON__NODE__WORKERS", "1"), ("CARILLON__NODE__DRAIN", "0s"), ("CARILLON__NODE__GRACE", "1m")];
+    let mut gateway = Gateway::dev(&environment);
+    // One that does not answer its close keeps the worker for a few seconds.
+    let deaf = Raw::open(gateway.public, "/v1/ws?channel=news").await;
+    let request = handshake("/v1/ws?channel=news", "");
+    let (begin, rest) = request.split_at(request.len() / 2);
+    let mut half = Raw::connect(gateway.public).await;
+    half.send(begin).await;
+    gateway.signal("TERM");
+    let _answer = gateway.until("/readyz", |answer| answer.status == 503).await;
+    refuses_sockets(gateway.public).await;
+    half.send(rest).await;
+    assert!(
+        half.head().await.starts_with("HTTP/1.1 101"),
+        "a proxy or a browser would call anything else a failure"
+    );
+    assert_eq!(half.closed().await, (4201, "draining".to_owned()));
+    drop((half, deaf));
+    assert_eq!(gateway.ended().code(), Some(0));
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use carillon_session::Limits;
 use carillon_tasks::Tasks;
 use carillon_telemetry::{Metrics, metric};
 use carillon_transport::{AcceptConfig, DoorConfig, Renderer, accept, door};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::oneshot};
 
 use crate::{admin, descriptors, publisher::NodePublisher, stopping::Signals};
 
@@ -28,6 +28,8 @@ pub struct Gateway {
     pub(crate) workers: Vec<JoinHandle<()>>,
     pub(crate) tasks: Tasks,
     pub(crate) publishers: InUse,
+    /// Ends when the public listener is closed and every socket of it is with a worker.
+    pub(crate) accepted_all: oneshot::Receiver<()>,
     /// How long a request of a publisher takes at most.
     pub(crate) answered_within: Duration,
     pub(crate) drain: Duration,
@@ -143,7 +145,12 @@ impl Gateway {
         let keys = Arc::new(keys(config)?);
         let publishers = carillon_api::serve(api, api_config(config), keys, publisher, &tasks).await;
         let rate = AcceptConfig { rate: config.public.accept_rate.get() };
-        tasks.spawn("accept", accept(public, rate, Arc::clone(&node), tasks.stop()));
+        let (accepting, accepted_all) = oneshot::channel::<()>();
+        let doors = accept(public, rate, Arc::clone(&node), tasks.stop());
+        tasks.spawn("accept", async move {
+            doors.await;
+            drop(accepting);
+        });
         let (drain, grace) = (config.node.drain, config.node.grace);
         let answered_within = config.api.deadline;
         Ok(Self {
@@ -151,6 +158,7 @@ impl Gateway {
             workers,
             tasks,
             publishers,
+            accepted_all,
             answered_within,
             drain,
             grace,

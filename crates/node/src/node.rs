@@ -150,7 +150,12 @@ impl Node {
         self.loads.iter().map(|load| load.load(Ordering::Relaxed)).sum()
     }
 
-    /// Asks every client to move, spread over `window`.
+    /// Returns how many sockets one worker has, handshakes included.
+    pub(crate) fn sockets(&self, worker: usize) -> usize {
+        self.loads.get(worker).map_or(0, |load| load.load(Ordering::Relaxed))
+    }
+
+    /// Asks every client to move, spread over `window`. Sockets that were accepted before are among them.
     pub fn drain(&self, window: Duration) {
         self.all_workers(|| Mail::Drain(window));
     }

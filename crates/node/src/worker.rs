@@ -49,6 +49,9 @@ const COME_BACK_WITHIN: Duration = Duration::from_secs(2);
 /// For how long connections may take to leave when the node is cut.
 const CUT_PATIENCE: Duration = Duration::from_secs(1);
 
+/// For how long a drain waits for handshakes that began before it. A socket that says nothing does not hold it longer.
+const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(1);
+
 /// One thread's connections, channels and timers.
 pub struct Worker {
     node: Arc<Node>,
@@ -64,8 +67,8 @@ pub struct Worker {
     scratch: RefCell<Box<[u8]>>,
     /// Some connection has wishes that wait for the broker.
     wishes: Cell<bool>,
-    /// The node is stopping: clients are asked to move.
-    draining: Cell<bool>,
+    /// The node is stopping since then: clients are asked to move.
+    draining: Cell<Option<Instant>>,
     cut_at: Cell<Option<Instant>>,
     ended: Notify,
     shown: Shown,
@@ -125,7 +128,7 @@ impl Worker {
             wheel: RefCell::new(Wheel::new(clock::now())),
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
             wishes: Cell::new(false),
-            draining: Cell::new(false),
+            draining: Cell::new(None),
             cut_at: Cell::new(None),
             ended: Notify::new(),
             shown: Shown::new(),
@@ -136,12 +139,6 @@ impl Worker {
     #[must_use]
     pub const fn node(&self) -> &Arc<Node> {
         &self.node
-    }
-
-    /// Says whether clients are being asked to move, so that a new one would have to at once.
-    #[must_use]
-    pub const fn is_draining(&self) -> bool {
-        self.draining.get()
     }
 
     /// Takes a connection in: greets the client, joins what it named, and serves it from now on.
@@ -180,7 +177,7 @@ impl Worker {
         if full {
             session.handle_close(CloseReason::OverCapacity, Some(self.come_back()));
         }
-        if self.is_draining() {
+        if self.draining.get().is_some() {
             session.handle_leave(CloseReason::Draining, now, self.come_back());
         }
         if let Some(at) = self.age_ends(now) {
@@ -410,7 +407,10 @@ impl Worker {
 
     fn end_if_done(&self, now: Instant) {
         let left = !self.connections.borrow().is_empty();
-        let drained = self.is_draining() && !left;
+        let drained = self.draining.get().is_some_and(|began| {
+            let waited = now.saturating_duration_since(began) >= HANDSHAKE_PATIENCE;
+            !left && (waited || self.node.sockets(self.index) == 0)
+        });
         let cut = self.cut_at.get().is_some_and(|cut| !left || cut <= now);
         if drained || cut {
             self.ended.notify_one();

@@ -45,8 +45,7 @@ pub static CLOSED: Label = Label {
     ],
 };
 /// Why a connection was refused before it was open.
-pub static REJECTED: Label =
-    Label { name: "reason", values: &["limit", "draining", "bad_request", "timeout"] };
+pub static REJECTED: Label = Label { name: "reason", values: &["limit", "bad_request", "timeout"] };
 /// How a request to subscribe ended.
 pub static SUBSCRIBED: Label = Label { name: "result", values: &["ok", "denied", "limit", "error"] };
 /// The HTTP door alone.

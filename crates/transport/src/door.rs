@@ -120,13 +120,6 @@ impl Visit {
     }
 
     fn upgrade(self: Rc<Self>, mut request: Request<Incoming>) -> Response<Full<Bytes>> {
-        if self.worker.is_draining() {
-            reject("draining");
-            let message = "this node is stopping; connect again and reach another";
-            return problem(
-                &Refusal::new(ErrorCode::Unavailable, message).retry_after(Duration::from_secs(1)),
-            );
-        }
         let mut response = match create_response_with_body(&request, Full::<Bytes>::default) {
             Ok(response) => response,
             Err(fault) => {

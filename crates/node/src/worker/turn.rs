@@ -180,7 +180,7 @@ impl Worker {
     /// Asks every client to move at a time of its own within `window`.
     fn drain(&self, window: Duration) {
         let now = clock::now();
-        self.draining.set(true);
+        self.draining.set(Some(now));
         let keys: Vec<_> = self.connections.borrow().iter().map(|(key, _)| key).collect();
         self.shown.drained.increment(keys.len() as u64);
         for key in keys.into_iter().filter_map(SessionKey::new) {
@@ -195,7 +195,7 @@ impl Worker {
     /// Closes what is left, and ends the worker soon whether it is gone or not.
     fn cut(&self) {
         let now = clock::now();
-        self.draining.set(true);
+        self.draining.set(Some(now));
         self.cut_at.set(now.checked_add(CUT_PATIENCE));
         let keys: Vec<_> = self.connections.borrow().iter().map(|(key, _)| key).collect();
         for key in keys.into_iter().filter_map(SessionKey::new) {
