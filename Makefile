@@ -19,12 +19,13 @@ check:
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
 
-# What the tests drive: nats-server in three versions, PHP, a JavaScript runtime. Pinned; quick when present.
+# What the tests drive: nats-server in three versions, PHP, a JavaScript runtime, a browser. Pinned; quick when present.
 tools:
 	bash tests/tools/system.sh
 	bash tests/tools/nats.sh
 	bash tests/tools/php.sh
 	bash tests/tools/node.sh
+	bash tests/tools/chromium.sh
 
 # The program as it is shipped.
 build:

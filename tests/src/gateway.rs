@@ -109,6 +109,15 @@ impl Gateway {
         Self::start(command, environment, None)
     }
 
+    /// Starts `carillon dev` where another one was, or will be.
+    #[must_use]
+    pub fn dev_at([public, api, admin]: [SocketAddr; 3], environment: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(binary());
+        let listeners = [("--public", public), ("--api", api), ("--admin", admin)];
+        command.arg("dev").args(listeners.map(|(flag, at)| format!("{flag}={at}")));
+        Self::start(command, environment, None)
+    }
+
     /// Starts `carillon serve` with a configuration; listeners that it does not name take free ports.
     #[must_use]
     pub fn serve(config: &str) -> Self {

@@ -4,6 +4,7 @@
 //! **Called by:** `cargo test -p carillon-tests`.
 //! **Must not know:** anything that is not public in the crates it tests.
 
+pub mod browser;
 pub mod cable;
 pub mod client;
 pub mod conformance;

@@ -48,6 +48,12 @@ impl Process {
         self.output.until(|line| line.contains(part))
     }
 
+    /// Waits for a line of its complaints that contains `part`, and returns it.
+    #[must_use]
+    pub fn complains(&self, part: &str) -> String {
+        self.complaints.until(|line| line.contains(part))
+    }
+
     /// Waits for its end, and returns how it ended, its output and its complaints.
     ///
     /// # Panics

@@ -31,6 +31,9 @@ pub struct Config {
     pub deadline: Duration,
     /// Most connections; further ones wait in the kernel's queue. Default 4096.
     pub connections_max: usize,
+    /// Origins whose pages may publish from a browser, such as `http://127.0.0.1:8000`. Default none: keys are not for
+    /// browsers.
+    pub page_origins: Vec<String>,
 }
 
 impl Default for Config {
@@ -44,6 +47,7 @@ impl Default for Config {
             keep_alive: Duration::from_secs(75),
             deadline: Duration::from_secs(1),
             connections_max: 4096,
+            page_origins: Vec::new(),
         }
     }
 }

@@ -24,6 +24,7 @@ use crate::{
     OPENAPI,
     answer::{self, Outcome},
     body,
+    cors::Page,
     data::Data,
     form,
     intake::Intake,
@@ -62,7 +63,12 @@ impl Http {
         let one_by_one = request.version() < Version::HTTP_2;
         // RFC 9112 §6.1: a connection on which a length and chunks may both have been claimed is not used again.
         let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
-        let mut response = self.route(request).await;
+        let page = Page::of(&request, &self.intake.config.page_origins);
+        let mut response = match page {
+            Page::Asks(_) => Response::default(),
+            Page::None | Page::Stranger | Page::Ours(_) => self.route(request).await,
+        };
+        page.permit(response.headers_mut());
         if one_by_one && (chunked || self.stop.phase() >= Phase::Draining) {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }

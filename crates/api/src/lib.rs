@@ -8,6 +8,7 @@
 mod answer;
 mod body;
 mod config;
+mod cors;
 mod data;
 mod form;
 mod grpc;

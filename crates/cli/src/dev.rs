@@ -9,10 +9,7 @@ use std::{net::SocketAddr, process::ExitCode};
 use carillon_config::{Config, environment};
 use carillon_gateway::Addresses;
 
-use crate::{complain, say, serve};
-
-/// The page to try it on.
-const PAGE: &str = include_str!("page.html");
+use crate::{complain, page::PAGE, say, serve};
 
 /// Serves with the embedded broker, on this machine only.
 pub(crate) fn dev(public: SocketAddr, api: SocketAddr, admin: SocketAddr) -> anyhow::Result<ExitCode> {

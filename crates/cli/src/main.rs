@@ -8,6 +8,7 @@ mod ask;
 mod dev;
 mod healthcheck;
 mod key;
+mod page;
 mod publish;
 mod serve;
 mod tail;

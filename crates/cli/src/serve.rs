@@ -8,7 +8,7 @@ use std::{path::Path, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use carillon_config::{Config, Faults, environment};
-use carillon_gateway::{Addresses, Ended, Gateway};
+use carillon_gateway::{Addresses, Asset, Ended, Gateway};
 use carillon_tasks::Tasks;
 
 use crate::{complain, say};
@@ -49,7 +49,7 @@ fn refuse(path: Option<&Path>, faults: &Faults) -> ExitCode {
 /// Runs a process; `started` is told where it listens.
 pub(crate) fn run(
     config: &Config,
-    page: Option<&'static str>,
+    page: Option<&'static [Asset]>,
     started: impl FnOnce(Addresses),
 ) -> anyhow::Result<ExitCode> {
     let logs = carillon_telemetry::logs(config.log.format, &config.log.directives)

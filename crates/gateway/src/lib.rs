@@ -11,5 +11,6 @@ mod publisher;
 mod stopping;
 mod wiring;
 
+pub use carillon_transport::Asset;
 pub use stopping::Ended;
 pub use wiring::{Addresses, Gateway, StartError};

@@ -16,7 +16,7 @@ use carillon_node::{Node, NodeConfig, Parts, Router};
 use carillon_session::Limits;
 use carillon_tasks::Tasks;
 use carillon_telemetry::{Metrics, metric};
-use carillon_transport::{AcceptConfig, DoorConfig, Renderer, accept, door};
+use carillon_transport::{AcceptConfig, Asset, DoorConfig, Here, Page, Renderer, accept, door};
 use tokio::{net::TcpListener, sync::oneshot};
 
 use crate::{admin, descriptors, publisher::NodePublisher, stopping::Signals};
@@ -101,7 +101,7 @@ impl FatalWatch {
 }
 
 impl Gateway {
-    /// Makes every part and starts it. `page` is the try-it page, where there is one.
+    /// Makes every part and starts it. `page` is the page for trying it, where there is one; it may publish.
     ///
     /// # Errors
     /// [`StartError`] says which part of the configuration cannot be had. A broker that is away is no error.
@@ -109,7 +109,7 @@ impl Gateway {
         config: &Config,
         metrics: Metrics,
         tasks: Tasks,
-        page: Option<&'static str>,
+        page: Option<&'static [Asset]>,
     ) -> Result<Self, StartError> {
         // Before anything that would have to be stopped in order.
         let signals = Signals::new().map_err(StartError::Signals)?;
@@ -135,7 +135,7 @@ impl Gateway {
         let door = door(DoorConfig {
             handshake_timeout: config.public.handshake_timeout,
             frame_max_bytes: config.client.frame_max_bytes,
-            page,
+            page: page.map(|assets| Arc::new(Page::new(assets, here(config, addresses.api)))),
         });
         let workers = node.start_workers(&door).map_err(StartError::Workers)?;
         tasks.spawn("metrics upkeep", metrics.upkeep(tasks.stop()));
@@ -143,7 +143,8 @@ impl Gateway {
         admin::serve(admin, look, &tasks);
         let publisher: Arc<dyn Publisher> = Arc::new(NodePublisher(Arc::clone(&node)));
         let keys = Arc::new(keys(config)?);
-        let publishers = carillon_api::serve(api, api_config(config), keys, publisher, &tasks).await;
+        let origins = page.map_or_else(Vec::new, |_assets| origins(addresses.public));
+        let publishers = carillon_api::serve(api, api_config(config, origins), keys, publisher, &tasks).await;
         let rate = AcceptConfig { rate: config.public.accept_rate.get() };
         let (accepting, accepted_all) = oneshot::channel::<()>();
         let doors = accept(public, rate, Arc::clone(&node), tasks.stop());
@@ -237,12 +238,22 @@ fn keys(config: &Config) -> Result<KeyRing, StartError> {
     KeyRing::new(config.keys.clone()).map_err(StartError::Keys)
 }
 
-fn api_config(config: &Config) -> carillon_api::Config {
+fn here(config: &Config, api: SocketAddr) -> Here {
+    Here { api, key: "dev", version: env!("CARGO_PKG_VERSION"), broker: config.broker.kind() }
+}
+
+/// Returns the names under which a browser on this machine finds the page.
+fn origins(public: SocketAddr) -> Vec<String> {
+    vec![format!("http://{public}"), format!("http://localhost:{}", public.port())]
+}
+
+fn api_config(config: &Config, page_origins: Vec<String>) -> carillon_api::Config {
     carillon_api::Config {
         publish_body_max_bytes: config.api.body_max_bytes,
         batch_body_max_bytes: config.api.body_max_bytes.saturating_mul(4),
         deadline: config.api.deadline,
         connections_max: config.api.max_connections.get(),
+        page_origins,
         ..carillon_api::Config::default()
     }
 }

@@ -1,7 +1,6 @@
 //! The handshake of one socket.
 //!
-//! **Lives here:** HTTP/1.1 on the public listener: the WebSocket upgrade, the try-it page, and clear answers to
-//! everything else.
+//! **Lives here:** HTTP/1.1 on the public listener: the WebSocket upgrade, and clear answers to everything else.
 //! **Called by:** workers, for every socket that they are given.
 //! **Must not know:** other connections, what sessions do.
 
@@ -17,8 +16,7 @@ use hyper::{
     HeaderMap, Method, Request, Response, StatusCode,
     body::Incoming,
     header::{
-        ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL,
-        SEC_WEBSOCKET_VERSION, UPGRADE,
+        ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
     },
     server::conn::http1,
     service::service_fn,
@@ -29,19 +27,20 @@ use tokio::{net::TcpStream, task::spawn_local, time::timeout};
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 
 use crate::{
+    page::Page,
     request::{self, SUBPROTOCOL},
     websocket::WebSocketLink,
 };
 
 /// How first requests are read.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct DoorConfig {
     /// From accepting a socket to the end of its request's head.
     pub handshake_timeout: Duration,
     /// Largest frame that a client may send, in bytes.
     pub frame_max_bytes: usize,
-    /// The try-it page, where there is one.
-    pub page: Option<&'static str>,
+    /// The page for trying it, where there is one.
+    pub page: Option<Arc<Page>>,
 }
 
 /// Most bytes of a request's head; hyper's own least is 8 KiB.
@@ -62,7 +61,7 @@ const WEBSOCKET: (&str, &str) = ("transport", "websocket");
 #[must_use]
 pub fn door(config: DoorConfig) -> Door {
     Arc::new(move |worker, socket, place| {
-        spawn_local(serve(Rc::clone(worker), config, socket, place));
+        spawn_local(serve(Rc::clone(worker), config.clone(), socket, place));
     })
 }
 
@@ -78,6 +77,7 @@ struct Visit {
 async fn serve(worker: Rc<Worker>, config: DoorConfig, socket: std::net::TcpStream, place: Place) {
     let Ok(socket) = TcpStream::from_std(socket) else { return };
     let began = clock::now();
+    let handshake_timeout = config.handshake_timeout;
     let visit = Rc::new(Visit { worker, config, place: RefCell::new(Some(place)), began });
     let answer = service_fn(move |request| {
         let visit = Rc::clone(&visit);
@@ -85,13 +85,13 @@ async fn serve(worker: Rc<Worker>, config: DoorConfig, socket: std::net::TcpStre
     });
     let conversation = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(config.handshake_timeout)
+        .header_read_timeout(handshake_timeout)
         .max_headers(HEADERS_MAX)
         .max_buf_size(HEAD_MAX_BYTES)
         .serve_connection(TokioIo::new(socket), answer)
         .with_upgrades();
     // The library ends a head that is slow to come, not a reader that is slow to take its answers.
-    match timeout(config.handshake_timeout.saturating_mul(VISIT_TIMEOUTS), conversation).await {
+    match timeout(handshake_timeout.saturating_mul(VISIT_TIMEOUTS), conversation).await {
         Ok(Ok(())) => {}
         Ok(Err(fault)) => reject(if fault.is_timeout() { "timeout" } else { "bad_request" }),
         Err(_elapsed) => reject("timeout"),
@@ -102,7 +102,6 @@ impl Visit {
     fn answer(self: Rc<Self>, request: Request<Incoming>) -> Response<Full<Bytes>> {
         match (request.method(), request.uri().path()) {
             (&Method::GET, "/v1/ws") => self.upgrade(request),
-            (&Method::GET, "/") if self.config.page.is_some() => page(self.config.page.unwrap_or_default()),
             (_, "/v1/ws") => {
                 let refusal = Refusal::new(ErrorCode::MethodNotAllowed, "a WebSocket begins with GET");
                 with(problem(&refusal), ALLOW, "GET")
@@ -111,7 +110,10 @@ impl Visit {
                 let message = "this is the listener for clients; publishing is on the api listener (port 8001 by default)";
                 problem(&Refusal::new(ErrorCode::NotFound, message))
             }
-            (_, path) => {
+            (method, path) => {
+                if let Some(file) = self.config.page.as_ref().and_then(|page| page.get(path)) {
+                    return if matches!(*method, Method::GET | Method::HEAD) { file } else { not_to_read() };
+                }
                 let shown: String = path.chars().take(64).collect();
                 let message = format!("nothing is at `{shown}`; clients connect to /v1/ws");
                 problem(&Refusal::new(ErrorCode::NotFound, message))
@@ -175,12 +177,9 @@ fn not_a_websocket(headers: &HeaderMap, fault: &str) -> Response<Full<Bytes>> {
     with(with(response, UPGRADE, "websocket"), SEC_WEBSOCKET_VERSION, VERSION)
 }
 
-fn page(html: &'static str) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from_static(html.as_bytes())));
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+fn not_to_read() -> Response<Full<Bytes>> {
+    let refusal = Refusal::new(ErrorCode::MethodNotAllowed, "this is a file to GET");
+    with(problem(&refusal), ALLOW, "GET, HEAD")
 }
 
 fn problem(refusal: &Refusal) -> Response<Full<Bytes>> {

@@ -1,0 +1,34 @@
+// A list of the newest things.
+//
+// Lives here: the bound, and drawing a burst at once.
+// Called by: app.js.
+// Must not know: what the things are.
+
+// Pause between two drawings.
+const DRAW_MS = 30;
+
+export class Feed {
+  #list;
+  #max;
+  #draw;
+  #waiting = [];
+
+  // `draw` makes the list item of a thing.
+  constructor(list, max, draw) {
+    this.#list = list;
+    this.#max = max;
+    this.#draw = draw;
+  }
+
+  add(thing) {
+    if (this.#waiting.length === 0) setTimeout(() => this.#show(), DRAW_MS);
+    this.#waiting.push(thing);
+    if (this.#waiting.length > this.#max) this.#waiting.shift();
+  }
+
+  #show() {
+    this.#list.prepend(...this.#waiting.reverse().map(this.#draw));
+    this.#waiting = [];
+    while (this.#list.children.length > this.#max) this.#list.lastChild.remove();
+  }
+}
