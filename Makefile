@@ -26,6 +26,7 @@ tools:
 	bash tests/tools/php.sh
 	bash tests/tools/node.sh
 	bash tests/tools/chromium.sh
+	bash tests/tools/kubernetes.sh
 
 # The program as it is shipped.
 build:
