@@ -90,14 +90,15 @@ impl Layout {
         if changed.is_empty() {
             return Ok(found);
         }
-        tracing::info!(stream = self.stream, ?changed, "changing a stream");
         let mut config = found.config;
-        for key in changed {
-            if let (Some(slot), Some(value)) = (config.get_mut(key), self.config.get(key)) {
+        for key in &changed {
+            if let (Some(slot), Some(value)) = (config.get_mut(*key), self.config.get(*key)) {
                 *slot = value.clone();
             }
         }
-        Ok(api::stream_update(client, &self.stream, &config).await?)
+        let updated = api::stream_update(client, &self.stream, &config).await?;
+        tracing::info!(stream = self.stream, ?changed, "a stream was changed");
+        Ok(updated)
     }
 
     /// Gives the stream another generation, and so another epoch, unless another node just did.
