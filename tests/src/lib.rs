@@ -8,6 +8,7 @@ pub mod browser;
 pub mod cable;
 pub mod client;
 pub mod conformance;
+pub mod document;
 pub mod gateway;
 pub mod healthy;
 pub mod http;

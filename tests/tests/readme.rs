@@ -1,62 +1,36 @@
 //! Every command and snippet of the README, as it stands there.
 
-use std::{
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-};
+use std::{path::PathBuf, process::Command};
 
 use carillon_tests::{
     client::Client,
+    document::{Document, javascript, localised, output, root},
     gateway::{Gateway, run},
 };
 use serde_json::Value;
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in the root").to_owned()
-}
-
-/// Returns the README's blocks of one language.
-fn blocks(language: &str) -> Vec<String> {
-    let text = std::fs::read_to_string(root().join("README.md")).expect("there is a README");
-    let fence = format!("```{language}\n");
-    let found: Vec<_> =
-        text.split(&fence).skip(1).filter_map(|rest| rest.split("\n```").next()).map(str::to_owned).collect();
-    assert!(!found.is_empty(), "the README has no block of {language}");
-    found
+fn readme() -> Document {
+    Document::read("README.md")
 }
 
 /// Runs the README's way to make a token secret in a new folder, beside its configuration, and returns the folder.
 fn configured() -> PathBuf {
     let folder = std::env::temp_dir().join(format!("carillon-readme-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("the temporary directory is writable");
-    std::fs::write(folder.join("carillon.toml"), blocks("toml").concat()).expect("the folder is writable");
-    let lines = blocks("sh").join("\n");
+    std::fs::write(folder.join("carillon.toml"), readme().blocks("toml").concat())
+        .expect("the folder is writable");
+    let lines = readme().blocks("sh").join("\n");
     let line = lines.lines().find(|line| line.starts_with("openssl")).expect("the README says how");
     let made = Command::new("sh").args(["-c", line]).current_dir(&folder).status();
     assert!(made.is_ok_and(|status| status.success()), "{line}");
     folder
 }
 
-/// Puts the ports of a running gateway in the place of those in the README.
-fn localised(text: &str, gateway: &Gateway) -> String {
-    text.replace("127.0.0.1:8000", &gateway.public.to_string())
-        .replace("127.0.0.1:8001", &gateway.api.to_string())
-}
-
-fn output(command: &mut Command) -> String {
-    let program = format!("{command:?}");
-    let output = command.current_dir(root()).stdin(Stdio::null()).output();
-    let output = output.unwrap_or_else(|fault| panic!("{program}: {fault}; run `make tools`"));
-    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-    assert!(output.status.success(), "{program}: {}{}", text(&output.stdout), text(&output.stderr));
-    text(&output.stdout)
-}
-
 #[tokio::test]
 async fn curl_publishes_to_the_page() {
     let gateway = Gateway::dev(&[]);
     let mut client = Client::subscribed(&gateway.ws(""), &["news"]).await;
-    let curl = blocks("sh").into_iter().find(|block| block.contains("curl")).unwrap();
+    let curl = readme().block("sh", "curl");
     let answer = output(Command::new("sh").arg("-c").arg(localised(&curl, &gateway)));
     let answer: Value = serde_json::from_str(&answer).unwrap();
     assert_eq!(answer["results"][0]["stored"], true);
@@ -68,13 +42,11 @@ async fn curl_publishes_to_the_page() {
 #[tokio::test]
 async fn php_publishes_and_javascript_listens() {
     let gateway = Gateway::dev(&[]);
-    let [js] = blocks("js").try_into().unwrap();
-    let [php] = blocks("php").try_into().unwrap();
-    let undici = root().join("tests/js/node_modules/undici");
-    assert!(undici.exists(), "{} is missing: run `make tools`", undici.display());
-    // A browser has a WebSocket; old Node.js gets one. The script ends with its first message.
+    let [js] = readme().blocks("js").try_into().unwrap();
+    let [php] = readme().blocks("php").try_into().unwrap();
+    // The script ends with its first message.
     let script = format!(
-        "globalThis.WebSocket = require({undici:?}).WebSocket;\n{}\n\
+        "{}\n\
          socket.addEventListener('message', event => {{\n\
            const type = JSON.parse(event.data).type;\n\
            if (type === 'subscribed') console.error('ready');\n\
@@ -82,16 +54,7 @@ async fn php_publishes_and_javascript_listens() {
          }});",
         localised(&js, &gateway)
     );
-    let mut node = Command::new("node")
-        .args(["-e", &script])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("Node.js is installed by `make tools`");
-    let mut ready = [0; 5];
-    std::io::Read::read_exact(node.stderr.as_mut().unwrap(), &mut ready).unwrap();
-    assert_eq!(&ready, b"ready");
+    let node = javascript(&script);
     let code = localised(&php, &gateway);
     output(Command::new("php").args(["-r", code.trim_start_matches("<?php")]));
     let heard = node.wait_with_output().unwrap();
@@ -115,7 +78,7 @@ fn the_configuration_is_good() {
 #[tokio::test]
 async fn several_channels_are_named_in_the_url() {
     let gateway = Gateway::dev(&[]);
-    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let readme = readme().text;
     let query = "channel=orders.7&channel=news.today";
     assert!(readme.contains(&format!("`?{query}`")));
     let mut client = Client::connect(&gateway.ws(query)).await;
@@ -155,7 +118,7 @@ fn mistakes_of_the_first_hour_are_explained() {
 
 #[test]
 fn the_message_of_the_readme_is_one() {
-    let [json] = blocks("json").try_into().unwrap();
+    let [json] = readme().blocks("json").try_into().unwrap();
     let message: Value = serde_json::from_str(&json).unwrap();
     let members: Vec<_> = message.as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(members.len(), 6, "{members:?}");
@@ -163,9 +126,15 @@ fn the_message_of_the_readme_is_one() {
 
 #[test]
 fn every_command_that_is_named_exists() {
-    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let readme = readme().text;
     let makefile = std::fs::read_to_string(root().join("Makefile")).unwrap();
-    for target in ["run", "test", "build", "bench"] {
+    for link in self::readme().links() {
+        assert!(root().join(&link).exists(), "{}", link.display());
+    }
+    // The quickstart's own test runs these.
+    let three_nodes = Document::read("docs/quickstart.md").block("sh", "carillon dev");
+    assert_eq!(self::readme().block("sh", "carillon dev"), three_nodes);
+    for target in ["run", "test", "build", "image", "bench"] {
         assert!(readme.contains(&format!("make {target}")), "{target}");
         assert!(makefile.contains(&format!("\n{target}:")), "{target}");
     }

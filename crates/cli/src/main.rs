@@ -22,6 +22,12 @@ use std::{
 
 use clap::{Parser, Subcommand};
 
+/// Musl's own allocator takes one lock for all threads. Medians of alternating runs on two cores: with this one a publish
+/// takes 0.96 of the CPU, a delivery 0.92, and an idle connection 1 KiB more memory.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Push gateway: your application posts once, every subscriber has it at once.
 #[derive(Debug, Parser)]
 #[command(name = "carillon", version, about)]
