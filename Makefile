@@ -27,6 +27,7 @@ tools:
 	bash tests/tools/node.sh
 	bash tests/tools/chromium.sh
 	bash tests/tools/nginx.sh
+	bash tests/tools/prometheus.sh
 	bash tests/tools/linters.sh
 	bash tests/tools/kubernetes.sh
 

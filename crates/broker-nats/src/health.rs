@@ -58,7 +58,7 @@ impl Settlements {
                 let next = match (well, *health) {
                     (true, _) => Health::Connected,
                     (false, Health::Connected) => Health::Degraded { since: clock::now() },
-                    (false, before @ (Health::Connecting | Health::Degraded { .. })) => before,
+                    (false, before @ (Health::Connecting { .. } | Health::Degraded { .. })) => before,
                 };
                 std::mem::replace(health, next) != next
             });

@@ -75,7 +75,7 @@ impl NatsBroker {
             names: Names::new(&config),
             classes: config.classes.iter().map(class).collect(),
             ready: OnceLock::new(),
-            health: watch::Sender::new(Health::Connecting),
+            health: watch::Sender::new(Health::Connecting { failed: false }),
             fatal: watch::Sender::new(None),
         });
         start::start(&broker, config, tasks, deliver)?;

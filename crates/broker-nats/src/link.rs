@@ -111,14 +111,14 @@ impl Connector {
         }
     }
 
-    /// Connects both; `None` when the process stops first.
+    /// Connects both; `None` when the process stops first. Each attempt that fails is told to `failed`.
     pub(crate) async fn connect(
         &self,
         stop: &Stop,
-        meters: &Meters,
+        failed: &impl Fn(Op),
     ) -> Result<Option<(Link, Watcher)>, Fatal> {
-        let Some(ask) = self.connect_one(&self.ask, stop, meters).await? else { return Ok(None) };
-        let Some(feed) = self.connect_one(&self.feed, stop, meters).await? else { return Ok(None) };
+        let Some(ask) = self.connect_one(&self.ask, stop, failed).await? else { return Ok(None) };
+        let Some(feed) = self.connect_one(&self.feed, stop, failed).await? else { return Ok(None) };
         let sender = watch::Sender::new(look(&feed, &ask));
         let link = Link { feed, ask, view: sender.subscribe() };
         let watcher = Watcher { link: link.clone(), sender, nudge: Arc::clone(&self.nudge) };
@@ -129,7 +129,7 @@ impl Connector {
         &self,
         options: &ConnectOptions,
         stop: &Stop,
-        meters: &Meters,
+        failed: &impl Fn(Op),
     ) -> Result<Option<Client>, Fatal> {
         let mut said = String::new();
         for attempt in 1.. {
@@ -153,7 +153,7 @@ impl Connector {
                     | ConnectErrorKind::Tls
                     | ConnectErrorKind::Io
                     | ConnectErrorKind::MaxReconnects => {
-                        meters.failed(Op::Connect);
+                        failed(Op::Connect);
                         let cause = error.to_string();
                         if said != cause {
                             tracing::warn!(error = %cause, "NATS cannot be reached; trying on");

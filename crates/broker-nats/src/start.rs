@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_nats::Subscriber;
-use carillon_broker::{Deliver, Shard};
+use carillon_broker::{Deliver, Health, Shard};
 use carillon_tasks::{Phase, Stop, Tasks};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::{
@@ -81,7 +81,8 @@ pub(crate) fn start(
 
 impl Starter {
     async fn run(&self, connector: &Connector) -> Result<(), Fatal> {
-        let Some((link, watcher)) = connector.connect(&self.stop, &self.meters).await? else { return Ok(()) };
+        let failed = |op| self.failed(op);
+        let Some((link, watcher)) = connector.connect(&self.stop, &failed).await? else { return Ok(()) };
         let (broker, meters, stop) = (Arc::clone(&self.broker), Arc::clone(&self.meters), self.stop.clone());
         self.tasks.spawn("nats link", async move {
             if let Err(fatal) = watcher.run(stop, meters).await {
@@ -102,7 +103,7 @@ impl Starter {
                     if let Some(fatal) = no_jetstream(&error, &link) {
                         return Err(fatal);
                     }
-                    self.meters.failed(Op::Layout);
+                    self.failed(Op::Layout);
                     let cause = cause(&error, self.config.replicas);
                     if said != cause {
                         tracing::warn!(error = cause, "the streams are not ready; trying on");
@@ -123,6 +124,18 @@ impl Starter {
             () = sleep(SELF_TEST) => Ok(()),
             () = self.stop.reached(Phase::Draining) => Ok(()),
         }
+    }
+
+    /// Notes that an attempt to begin has failed.
+    fn failed(&self, op: Op) {
+        self.meters.failed(op);
+        self.broker.health.send_if_modified(|health| {
+            let first = *health == Health::Connecting { failed: false };
+            if first {
+                *health = Health::Connecting { failed: true };
+            }
+            first
+        });
     }
 
     fn parts(&self) -> Vec<Part> {

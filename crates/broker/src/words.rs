@@ -115,7 +115,10 @@ pub struct HistoryPage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
     /// It was never reached.
-    Connecting,
+    Connecting {
+        /// An attempt has failed: it is away, not just about to be reached.
+        failed: bool,
+    },
     /// All is well.
     Connected,
     /// The link is down, or what it missed is still being fetched.

@@ -63,7 +63,7 @@ async fn livez(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
 /// goes away later is shown here and changes nothing: if all nodes failed at once, there would be none to connect to.
 async fn readyz(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     let (reached, broker) = match *admin.broker.borrow() {
-        Health::Connecting => (false, "connecting".to_owned()),
+        Health::Connecting { .. } => (false, "connecting".to_owned()),
         Health::Connected => (true, "connected".to_owned()),
         Health::Degraded { since } => {
             let seconds = clock::now().saturating_duration_since(since).as_secs();

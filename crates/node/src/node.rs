@@ -23,7 +23,7 @@ use carillon_model::{ErrorCode, Refusal, UnixMillis};
 use carillon_session::{Identity, Limits};
 use carillon_tasks::clock;
 use carillon_telemetry::metric;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout_at};
 
 use crate::{
     Router, Worker,
@@ -240,7 +240,19 @@ impl Node {
 
     /// Says whether positions are known: the broker was reached at least once.
     pub(crate) fn broker_was_reached(&self) -> bool {
-        *self.broker.borrow() != Health::Connecting
+        !matches!(*self.broker.borrow(), Health::Connecting { .. })
+    }
+
+    /// Waits until the broker was reached, an attempt to reach it has failed, or it is `late`.
+    ///
+    /// # Cancel safety
+    /// Safe: nothing is taken.
+    pub(crate) async fn broker_was_tried(&self, late: Instant) {
+        let tried = |health: &Health| *health != Health::Connecting { failed: false };
+        if !tried(&self.broker.borrow()) {
+            let mut broker = self.broker.clone();
+            let _late = timeout_at(late.into(), broker.wait_for(tried)).await.is_err();
+        }
     }
 
     pub(crate) fn render(&self) -> &dyn Render {

@@ -24,6 +24,9 @@ pub struct Receipt {
 /// Largest message to one user, for whose channel there is no rule.
 const USER_MESSAGE_MAX_BYTES: usize = 64 * 1024;
 
+/// What is left of a publisher's time for a refusal, when the broker is not reached within it.
+const TO_REFUSE: Duration = Duration::from_millis(100);
+
 /// When to try again after the broker was away.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -38,6 +41,8 @@ impl Node {
     /// Not safe: when the future is dropped, the outcome is unknown.
     pub async fn publish(&self, message: NewMessage, deadline: Instant) -> Result<Receipt, Refusal> {
         let keeping = self.keeping_of(&message)?;
+        // A node that has just started listens, and proxies send it publishers: the broker is there in a moment.
+        self.broker_was_tried(deadline.checked_sub(TO_REFUSE).unwrap_or(deadline)).await;
         if self.router().ready(deadline).await.is_none() {
             let message = "the node cannot send as fast as is published; nothing was stored, retry";
             return Err(Refusal::new(ErrorCode::Unavailable, message).retry_after(RETRY_AFTER));

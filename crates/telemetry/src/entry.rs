@@ -40,6 +40,18 @@ pub enum Kind {
     Histogram(&'static [f64]),
 }
 
+impl Kind {
+    /// Returns its name in the exposition.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram(_) => "histogram",
+        }
+    }
+}
+
 /// When a metric's series begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {

@@ -10,9 +10,11 @@ pub mod label;
 pub mod logs;
 pub mod metric;
 mod redact;
+mod reference;
 
 pub use entry::{CounterMetric, Entry, GaugeMetric, HistogramMetric, Kind, LabelSet, Start};
 pub use install::{InstallError, Metrics, install};
 pub use label::Label;
 pub use logs::{BadDirectives, LogFormat, Logs, LogsError, logs};
 pub use redact::redact_query;
+pub use reference::reference;

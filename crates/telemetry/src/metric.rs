@@ -9,7 +9,7 @@
 use metrics::Unit;
 
 use crate::{
-    entry::{CounterMetric, Entry, GaugeMetric, HistogramMetric},
+    entry::{CounterMetric, Entry, GaugeMetric, HistogramMetric, Kind},
     label::{
         API, API_GRPC, API_HTTP, AUTH_METHOD, AUTH_RESULT, BROKER, BROKER_OP, CLOSED, DROPPED, GRPC_CODE,
         HTTP_CLASS, PROTOCOL, RATE_SCOPE, REJECTED, REVISION, SUBSCRIBED, TRANSPORT, VERSION,
@@ -27,22 +27,27 @@ const CROWDS: &[f64] = &[1.0, 10.0, 100.0, 1000.0, 10_000.0, 100_000.0];
 
 /// Makes a static of every row and the table of all of them, so that no row can be missing from the table.
 macro_rules! table {
-    ($($row:ident: $kind:ident ($name:literal, $unit:ident $(, $buckets:ident)?, [$($($label:ident),+)|*])
-        $(.$start:ident())?, $help:literal;)*) => {
-        $(
+    ($([$section:literal] $($row:ident: $kind:ident
+        ($name:literal, $unit:ident $(, $buckets:ident)?, [$($($label:ident),+)|*])
+        $(.$start:ident())?, $help:literal;)*)*) => {
+        $($(
             #[doc = $help]
             pub static $row: $kind =
                 $kind::new($name, Unit::$unit, $($buckets,)? &[$(&[$(&$label),+]),*], $help)$(.$start())?;
-        )*
+        )*)*
         /// Every metric, in the order of the reference.
-        pub static TABLE: &[&Entry] = &[$($row.entry()),*];
+        pub static TABLE: &[&Entry] = &[$($($row.entry()),*),*];
+        /// The same by section of the reference, each with its title.
+        pub(crate) static SECTIONS: &[(&str, &[&Entry])] = &[$(($section, &[$($row.entry()),*])),*];
     };
 }
 
 table! {
+    ["Release"]
     BUILD_INFO: GaugeMetric("carillon_build_info", Count, [VERSION, REVISION]).on_use(),
         "Always 1; the labels say which release runs.";
 
+    ["Connections"]
     CONNECTIONS: GaugeMetric("carillon_connections", Count, [TRANSPORT, PROTOCOL]),
         "Client connections that are open.";
     CONNECTIONS_LIMIT: GaugeMetric("carillon_connections_limit", Count, []),
@@ -64,6 +69,7 @@ table! {
     SUBSCRIBES: CounterMetric("carillon_subscribe_total", Count, [SUBSCRIBED]),
         "Requests to subscribe, by outcome.";
 
+    ["Publishing"]
     PUBLISH_REQUESTS: CounterMetric("carillon_publish_requests_total", Count,
         [API_HTTP, HTTP_CLASS | API_GRPC, GRPC_CODE]),
         "Requests to publish, by class of HTTP status or by gRPC code.";
@@ -73,6 +79,8 @@ table! {
         "Publications that were stored before under the same id, and were not stored again.";
     MESSAGES_PUBLISHED: CounterMetric("carillon_messages_published_total", Count, [API]),
         "Messages that the broker took, one for each channel of a request.";
+
+    ["Delivery"]
     MESSAGES_DELIVERED: CounterMetric("carillon_messages_delivered_total", Count, [TRANSPORT]),
         "Messages that were handed to a connection, one for each subscriber.";
     MESSAGES_DROPPED: CounterMetric("carillon_messages_dropped_total", Count, [DROPPED]),
@@ -96,6 +104,7 @@ table! {
     WORKER_QUEUE_OVERFLOWS: CounterMetric("carillon_worker_queue_overflows_total", Count, []),
         "Publications that found a worker's queue full; the worker's sessions are told of the gap.";
 
+    ["Broker"]
     BROKER_CONNECTED: GaugeMetric("carillon_broker_connected", Count, [BROKER]).on_use(),
         "1 while the broker is reached and nothing is missing, 0 otherwise. Only the broker in use is shown.";
     BROKER_RECONNECTS: CounterMetric("carillon_broker_reconnects_total", Count, [BROKER]),
@@ -119,6 +128,7 @@ table! {
     BROKER_POISON: CounterMetric("carillon_broker_poison_total", Count, [BROKER]),
         "Messages on our subjects that cannot be read as publications.";
 
+    ["Doors and stopping"]
     AUTH: CounterMetric("carillon_auth_total", Count, [AUTH_METHOD, AUTH_RESULT]),
         "Credentials that were checked, by outcome.";
     RATE_LIMITED: CounterMetric("carillon_rate_limited_total", Count, [RATE_SCOPE]),
@@ -133,14 +143,15 @@ table! {
         "Lines of the log that were dropped because nobody read them fast enough.";
 }
 
-/// The metrics of the process itself, by their usual names. The collector describes them.
-pub const PROCESS: &[&str] = &[
-    "process_cpu_seconds_total",
-    "process_open_fds",
-    "process_max_fds",
-    "process_virtual_memory_bytes",
-    "process_virtual_memory_max_bytes",
-    "process_resident_memory_bytes",
-    "process_start_time_seconds",
-    "process_threads",
+/// The metrics of the process itself, by their usual names, with their kinds and meanings. The collector describes
+/// them.
+pub const PROCESS: &[(&str, Kind, &str)] = &[
+    ("process_cpu_seconds_total", Kind::Counter, "Seconds of a core that were used, in whole seconds."),
+    ("process_open_fds", Kind::Gauge, "File descriptors that are open: each client connection is one."),
+    ("process_max_fds", Kind::Gauge, "File descriptors that the process may have."),
+    ("process_virtual_memory_bytes", Kind::Gauge, "Virtual memory; says little."),
+    ("process_virtual_memory_max_bytes", Kind::Gauge, "Virtual memory that the process may have."),
+    ("process_resident_memory_bytes", Kind::Gauge, "Memory that is in use."),
+    ("process_start_time_seconds", Kind::Gauge, "When the process began, in seconds since 1970."),
+    ("process_threads", Kind::Gauge, "Threads."),
 ];
