@@ -273,6 +273,36 @@ async fn a_handshake_under_way_is_finished_and_told_goodbye() {
 }
 
 #[tokio::test]
+async fn whoever_waits_to_be_accepted_is_told_goodbye_too() {
+    // More than a task of the runtime takes in one turn.
+    const WAITING: usize = 300;
+    let environment = [("CARILLON__PUBLIC__ACCEPT_RATE", "1"), ("CARILLON__NODE__GRACE", "1m")];
+    let mut gateway = Gateway::dev(&environment);
+    let mut waiting = Vec::new();
+    for _ in 0..WAITING {
+        let mut raw = Raw::connect(gateway.public).await;
+        raw.send(handshake("/v1/ws?channel=news", "")).await;
+        waiting.push(raw);
+    }
+    gateway.signal("TERM");
+    for mut raw in waiting {
+        assert!(raw.head().await.starts_with("HTTP/1.1 101"));
+        assert_eq!(raw.closed().await, (4201, "draining".to_owned()));
+    }
+    assert_eq!(gateway.ended().code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_request_that_never_ends_does_not_keep_the_process() {
+    let mut gateway = Gateway::dev(&[]);
+    let mut half = Raw::connect(gateway.admin).await;
+    half.send("GET /metrics HTTP/1.1\r\nHost: te").await;
+    gateway.signal("TERM");
+    assert_eq!(gateway.ended().code(), Some(0), "nothing was cut");
+    drop(half);
+}
+
+#[tokio::test]
 async fn a_client_that_ignores_the_close_does_not_keep_the_process() {
     let mut gateway = dev("1s", "2s");
     let mut deaf = TcpStream::connect(gateway.public).await.unwrap();

@@ -4,7 +4,7 @@
 //! **Called by:** Kubernetes, Prometheus, `carillon healthcheck`.
 //! **Must not know:** what the numbers mean.
 
-use std::sync::Arc;
+use std::{future::IntoFuture as _, sync::Arc};
 
 use axum::{
     Router,
@@ -37,9 +37,12 @@ pub(crate) fn serve(listener: TcpListener, admin: Admin, tasks: &Tasks) {
         .fallback(|| async { (StatusCode::NOT_FOUND, "here are /metrics, /livez and /readyz\n") })
         .with_state(Arc::new(admin));
     tasks.spawn("admin", async move {
-        let cut = async move { stop.reached(Phase::Cut).await };
-        if let Err(fault) = axum::serve(listener, router).with_graceful_shutdown(cut).await {
-            tracing::error!(%fault, "the admin listener ended");
+        tokio::select! {
+            Err(fault) = axum::serve(listener, router).into_future() => {
+                tracing::error!(%fault, "the admin listener ended");
+            }
+            // A request that is still on its way holds nobody.
+            () = stop.reached(Phase::Cut) => {}
         }
     });
 }

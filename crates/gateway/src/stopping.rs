@@ -76,10 +76,10 @@ impl Gateway {
         tracing::info!(drain = ?self.drain, clients = self.node.connections(), "stopping");
         self.tasks.enter(Phase::Draining);
         metric::DRAINING.gauge(&[]).set(1.0);
+        let end = clock::now().checked_add(self.drain.saturating_add(self.grace));
         // A socket that comes before the drain is told goodbye; one that came after would be cut in its handshake.
         let _closed = tokio::time::timeout(LAST_MOMENT, &mut self.accepted_all).await;
         self.node.drain(self.drain);
-        let end = clock::now().checked_add(self.drain.saturating_add(self.grace));
         let workers = std::mem::take(&mut self.workers);
         let mut joined = tokio::task::spawn_blocking(move || join_all(workers));
         // What comes after the workers has its place within the grace, or half of it where the grace is short.

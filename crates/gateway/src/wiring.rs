@@ -16,8 +16,11 @@ use carillon_node::{Node, NodeConfig, Parts, Router};
 use carillon_session::Limits;
 use carillon_tasks::Tasks;
 use carillon_telemetry::{Metrics, metric};
-use carillon_transport::{AcceptConfig, Asset, DoorConfig, Here, Page, Renderer, accept, door};
-use tokio::{net::TcpListener, sync::oneshot};
+use carillon_transport::{AcceptConfig, Asset, BACKLOG, DoorConfig, Here, Page, Renderer, accept, door};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    sync::oneshot,
+};
 
 use crate::{admin, descriptors, publisher::NodePublisher, stopping::Signals};
 
@@ -113,9 +116,9 @@ impl Gateway {
     ) -> Result<Self, StartError> {
         // Before anything that would have to be stopped in order.
         let signals = Signals::new().map_err(StartError::Signals)?;
-        let public = listen("public.listen", config.public.listen).await?;
-        let api = listen("api.listen", config.api.listen).await?;
-        let admin = listen("admin.listen", config.admin.listen).await?;
+        let public = listen("public.listen", config.public.listen)?;
+        let api = listen("api.listen", config.api.listen)?;
+        let admin = listen("admin.listen", config.admin.listen)?;
         let addresses = Addresses {
             public: address(&public, config.public.listen),
             api: address(&api, config.api.listen),
@@ -176,8 +179,15 @@ impl Gateway {
     }
 }
 
-async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|source| StartError::Listen { key, address, source })
+fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+    let listening = socket.and_then(|socket| {
+        // As a process that is started again needs it, whose last connections the system has not forgotten.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    });
+    listening.map_err(|source| StartError::Listen { key, address, source })
 }
 
 fn address(listener: &TcpListener, configured: SocketAddr) -> SocketAddr {

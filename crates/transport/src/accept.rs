@@ -9,6 +9,7 @@
 
 use std::{
     io,
+    net::TcpStream,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,11 +17,7 @@ use std::{
 use carillon_node::Node;
 use carillon_tasks::{Phase, Stop, clock};
 use carillon_telemetry::metric;
-use futures_util::FutureExt as _;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    time::sleep,
-};
+use tokio::{net::TcpListener, time::sleep};
 
 /// How sockets are accepted.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +25,10 @@ pub struct AcceptConfig {
     /// Sockets a second; more wait in the kernel's backlog. At least 1.
     pub rate: u32,
 }
+
+/// Connections that may wait in the kernel until they are accepted, where `net.core.somaxconn` allows as many. More
+/// are dropped, and tried again by their peers a second later.
+pub const BACKLOG: u32 = 4096;
 
 /// Pause after an error, such as too few descriptors: what waits stays in the backlog.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -45,11 +46,11 @@ pub async fn accept(listener: TcpListener, config: AcceptConfig, node: Arc<Node>
     loop {
         let accepted = tokio::select! {
             biased;
-            () = stop.reached(Phase::Draining) => return last(&listener, &node),
-            accepted = listener.accept() => accepted,
+            () = stop.reached(Phase::Draining) => return last(listener, &node),
+            accepted = listener.accept() => accepted.and_then(|(socket, _peer)| socket.into_std()),
         };
         match accepted {
-            Ok((socket, _peer)) => admit(socket, &node),
+            Ok(socket) => admit(socket, &node),
             Err(fault) => {
                 tracing::warn!(%fault, "a socket could not be accepted; trying again");
                 if !is_the_peers(&fault) {
@@ -58,7 +59,10 @@ pub async fn accept(listener: TcpListener, config: AcceptConfig, node: Arc<Node>
             }
         }
         while !budget.spend(clock::now()) {
-            sleep(PACE).await;
+            tokio::select! {
+                () = stop.reached(Phase::Draining) => return last(listener, &node),
+                () = sleep(PACE) => {}
+            }
         }
     }
 }
@@ -68,16 +72,28 @@ fn is_the_peers(fault: &io::Error) -> bool {
     matches!(fault.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
 }
 
-/// Takes what waits in the backlog already: those peers count as connected, and would see a reset.
-fn last(listener: &TcpListener, node: &Node) {
-    while let Some(Ok((socket, _peer))) = listener.accept().now_or_never() {
-        admit(socket, node);
+/// Takes what waits in the backlog already: those peers count as connected, and would see a reset. All of it, and at
+/// once: the runtime would take as many as fit into a task's turn.
+fn last(listener: TcpListener, node: &Node) {
+    let Ok(listener) = listener.into_std() else { return };
+    // Whoever knocks on and on does not keep the process.
+    for _ in 0..BACKLOG {
+        match listener.accept() {
+            Ok((socket, _peer)) => {
+                if socket.set_nonblocking(true).is_ok() {
+                    admit(socket, node);
+                }
+            }
+            Err(fault) if is_the_peers(&fault) => {}
+            Err(_none_left) => return,
+        }
     }
 }
 
 fn admit(socket: TcpStream, node: &Node) {
-    let prepared = socket.set_nodelay(true).and_then(|()| socket.into_std());
-    let Ok(socket) = prepared else { return }; // The peer left already.
+    if socket.set_nodelay(true).is_err() {
+        return; // The peer left already.
+    }
     if node.accept(socket).is_err() {
         metric::CONNECTIONS_REJECTED.counter(&[("transport", "websocket"), ("reason", "limit")]).increment(1);
     }

@@ -13,7 +13,7 @@ mod render;
 mod request;
 mod websocket;
 
-pub use accept::{AcceptConfig, accept};
+pub use accept::{AcceptConfig, BACKLOG, accept};
 pub use door::{DoorConfig, door};
 pub use page::{Asset, Here, Page};
 pub use render::Renderer;
