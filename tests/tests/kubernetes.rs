@@ -379,7 +379,9 @@ fn what_selects_the_pods_selects_these_pods() {
     let nats = &list(&policy["egress"])[1];
     let carillon_config::Broker::Nats(link) = pod.config().broker else { panic!("it uses NATS") };
     let port = nats["ports"][0]["port"].to_string();
-    assert!(link.servers.iter().all(|server| server.ends_with(&format!(":{port}"))), "{:?}", link.servers);
+    let namespace = text(&nats["to"][0]["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]);
+    let end = format!(".{namespace}.svc.cluster.local:{port}");
+    assert!(link.servers.iter().all(|server| server.ends_with(&end)), "{:?}", link.servers);
 }
 
 #[test]
