@@ -28,8 +28,7 @@ tools:
 	bash tests/tools/chromium.sh
 	bash tests/tools/nginx.sh
 	bash tests/tools/prometheus.sh
-	bash tests/tools/linters.sh
-	bash tests/tools/kubernetes.sh
+	bash tests/tools/wheels.sh
 
 # The program as it is shipped.
 build:

@@ -4,16 +4,17 @@
 #![expect(clippy::disallowed_methods, reason = "the tests wait for processes")]
 
 use std::{
-    fs::{self, File},
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    fs,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
-    process::{Child, Command},
+    process::Command,
     time::{Duration, Instant},
 };
 
 use carillon_config::Config;
 use carillon_tests::{
     client::Client,
+    daemon::{Daemon, Folder, Net},
     document::{Document, root},
     gateway, http,
     nats::NatsVersion,
@@ -209,109 +210,35 @@ fn the_files_of_grafana_are_where_they_say() {
     assert!(mounted(home) && home.starts_with(folder), "{home}");
 }
 
-/// A process of one service, ended when it is dropped.
-struct Process {
-    child: Child,
-    log: PathBuf,
-}
-
-impl Process {
-    /// Asks it to end. A killed nginx would leave its workers behind.
-    fn terminate(&mut self) {
-        // Of one that has ended, another process may have the number.
-        if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
-            let pid = self.child.id().to_string();
-            let _ended_meanwhile = Command::new("kill").args(["-s", "TERM", &pid]).status().is_err();
-        }
-    }
-
-    async fn ended(&mut self) -> Option<i32> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.child.try_wait().expect("it is our child") {
-                return status.code();
-            }
-            assert!(Instant::now() < deadline, "{} does not end", self.log.display());
-            sleep(LOOK_AGAIN).await;
-        }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.terminate();
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
-            if Instant::now() > deadline {
-                let _ended_already = self.child.kill().is_err();
-            }
-            std::thread::sleep(LOOK_AGAIN);
-        }
-        if std::thread::panicking() {
-            show(&self.log);
-        }
-    }
-}
-
-#[expect(clippy::print_stderr, reason = "a failed test shows what its processes logged")]
-fn show(log: &Path) {
-    let text = fs::read_to_string(log).unwrap_or_default();
-    let tail: Vec<_> = text.lines().rev().take(15).collect();
-    for line in tail.iter().rev() {
-        eprintln!("{}: {line}", log.file_stem().expect("a log has a name").display());
-    }
-}
-
-/// A new folder, removed when it is dropped.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("carillon-{name}-{}", std::process::id()));
-        fs::create_dir_all(&path).expect("the temporary directory is writable");
-        Self(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _left_over = fs::remove_dir_all(&self.0).is_err();
-    }
-}
-
 /// The services as processes, in a folder that is removed after them.
 struct Stand {
     folder: Folder,
-    /// The first three parts of their addresses.
-    net: [u8; 3],
+    net: Net,
 }
 
 impl Stand {
     fn new() -> Self {
-        let pid = std::process::id();
-        let [.., high, low] = pid.to_be_bytes();
-        // Addresses of loopback that nobody uses: the ports are those of the files.
-        let free = |net: &[u8; 3]| {
-            let of = |(service, port)| SocketAddr::from((address(*net, service), port));
-            let taken = GATEWAYS.iter().flat_map(|name| [(*name, 8000), (*name, 8001), (*name, 9000)]);
-            taken.chain([("nginx", 8000), ("nats-1", 4222)]).all(|at| TcpListener::bind(of(at)).is_ok())
-        };
-        let net = (0..50).map(|n| [127, high.wrapping_add(n) | 1, low]).find(free);
-        Self {
-            folder: Folder::new("compose"),
-            net: net.expect("there are free addresses; does something listen on 0.0.0.0:8000?"),
-        }
+        let taken = GATEWAYS.iter().flat_map(|name| [(*name, 8000), (*name, 8001), (*name, 9000)]);
+        let taken = taken.chain([("nginx", 8000), ("nginx", 8001), ("shop", 8080)]);
+        let servers =
+            ["nats-1", "nats-2", "nats-3"].into_iter().flat_map(|name| [(name, 4222), (name, 8222)]);
+        let taken: Vec<_> = taken.chain(servers).map(|(name, port)| (last(name), port)).collect();
+        Self { folder: Folder::new("compose"), net: Net::free(&taken) }
     }
 
     fn at(&self, service: &str, port: u16) -> SocketAddr {
-        SocketAddr::from((address(self.net, service), port))
+        self.net.at(last(service), port)
+    }
+
+    fn ip(&self, service: &str) -> IpAddr {
+        self.at(service, 0).ip()
     }
 
     /// Puts addresses in the place of names.
     fn placed(&self, text: &str) -> String {
         SERVICES.iter().fold(text.to_owned(), |text, (name, _)| {
             let from = format!("{name}:");
-            text.replace(&from, &format!("{}:", address(self.net, name)))
+            text.replace(&from, &format!("{}:", self.ip(name)))
         })
     }
 
@@ -321,22 +248,12 @@ impl Stand {
             assert!(text.contains(from), "{file} has no `{from}`");
             text.replace(from, to)
         });
-        let path = self.folder.0.join(name);
-        fs::write(&path, text).expect("the folder is ours");
-        path
-    }
-
-    fn start(&self, service: &str, command: &mut Command) -> Process {
-        let log = self.folder.0.join(format!("{service}.log"));
-        let file = File::create(&log).expect("the folder is ours");
-        let errors = file.try_clone().expect("there are descriptors");
-        let child = command.stdout(file).stderr(errors).spawn();
-        Process { child: child.unwrap_or_else(|fault| panic!("{command:?}: {fault}; run `make tools`")), log }
+        self.folder.write(name, &text)
     }
 
     /// Starts a server as its service does.
-    fn nats(&self, service: &str, compose: &Value) -> Process {
-        let data = self.folder.0.join(service);
+    fn nats(&self, service: &str, compose: &Value) -> Daemon {
+        let data = self.folder.path().join(service);
         let name = format!("{service}.conf");
         let config =
             self.write(&name, "deploy/compose/nats.conf", &[("/data", data.to_str().expect("UTF-8"))]);
@@ -346,32 +263,32 @@ impl Stand {
             let word = word.as_str().expect("a text");
             command.arg(if word == "/etc/nats/nats.conf" { config.as_os_str() } else { word.as_ref() });
         }
-        let ip = address(self.net, service).to_string();
+        let ip = self.ip(service).to_string();
         command.args(["--addr", &ip, "--cluster", &format!("nats://{ip}:6222")]);
-        self.start(service, &mut command)
+        Daemon::start(service, &mut command, &self.folder)
     }
 
-    fn gateway(&self, service: &str) -> Process {
+    fn gateway(&self, service: &str) -> Daemon {
         let config = self.write(&format!("{service}.toml"), "deploy/compose/carillon.toml", &[]);
         let mut command = Command::new(gateway::binary());
         command.arg("serve").arg("--config").arg(config);
         for (listener, port) in [("PUBLIC", 8000), ("API", 8001), ("ADMIN", 9000)] {
             command.env(format!("CARILLON__{listener}__LISTEN"), self.at(service, port).to_string());
         }
-        self.start(service, &mut command)
+        Daemon::start(service, &mut command, &self.folder)
     }
 
-    fn nginx(&self) -> Process {
-        let temporary = format!("{}/", self.folder.0.display());
+    fn nginx(&self) -> Daemon {
+        let temporary = format!("{}/", self.folder.path().display());
         let [public, api] = [8000, 8001].map(|port| format!("listen {}", self.at("nginx", port)));
         let replace = [("/tmp/", temporary.as_str()), ("listen 8000", &public), ("listen 8001", &api)];
         let config = self.write("nginx.conf", "deploy/compose/nginx.conf", &replace);
         let mut command = Command::new("/usr/sbin/nginx");
         command.args(["-g", "daemon off;", "-p", &temporary, "-c"]).arg(config);
-        self.start("nginx", &mut command)
+        Daemon::start("nginx", &mut command, &self.folder)
     }
 
-    fn shop(&self, compose: &Value) -> Process {
+    fn shop(&self, compose: &Value) -> Daemon {
         let mut command = php::php(Extensions::Installed);
         command
             .args(["-S", &self.at("shop", 8080).to_string()])
@@ -379,7 +296,7 @@ impl Stand {
         for (name, value) in compose["services"]["shop"]["environment"].as_object().expect("variables") {
             command.env(name, self.placed(value.as_str().expect("a text")));
         }
-        self.start("shop", &mut command)
+        Daemon::start("shop", &mut command, &self.folder)
     }
 
     async fn connections(&self, gateway: &str) -> f64 {
@@ -389,20 +306,19 @@ impl Stand {
     }
 }
 
-fn address([a, b, c]: [u8; 3], service: &str) -> Ipv4Addr {
-    let (_, last) = SERVICES.iter().find(|(name, _)| *name == service).expect("a service");
-    Ipv4Addr::new(a, b, c, *last)
+/// Returns the last part of a service's address.
+fn last(service: &str) -> u8 {
+    SERVICES.iter().find(|(name, _)| *name == service).expect("a service").1
 }
 
 /// Waits until something listens and answers a path with a status.
-async fn answers(at: SocketAddr, path: &str, status: u16, process: &Process) {
+async fn answers(at: SocketAddr, path: &str, status: u16, process: &Daemon) {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if tokio::net::TcpStream::connect(at).await.is_ok() && http::get(at, path).await.status == status {
             return;
         }
-        let log = || fs::read_to_string(&process.log).unwrap_or_default();
-        assert!(Instant::now() < deadline, "{at}{path} does not answer {status}\n{}", log());
+        assert!(Instant::now() < deadline, "{at}{path} does not answer {status}\n{}", process.log());
         sleep(LOOK_AGAIN).await;
     }
 }
@@ -449,13 +365,13 @@ async fn what_the_php_page_saves_is_seen_behind_nginx_on_all_three_gateways() {
     }
 
     // All are stopped, and every client hears through nginx that it shall come again.
-    gateways.iter_mut().for_each(Process::terminate);
+    gateways.iter().for_each(Daemon::terminate);
     for client in &mut clients {
         let (code, reason) = client.closed().await;
         assert!((4200..4300).contains(&code), "{code} {reason}");
     }
     for gateway in &mut gateways {
-        assert_eq!(gateway.ended().await, Some(0));
+        assert_eq!(gateway.ended(PATIENCE), Some(0));
     }
 }
 
@@ -474,7 +390,7 @@ fn nginx_reads(folder: &Path, name: &str, text: &str) {
 fn nginx_reads_every_snippet_of_its_page() {
     let page = Document::read("docs/nginx.md");
     let guard = Folder::new("nginx");
-    let folder = guard.0.as_path();
+    let folder = guard.path();
     let certificate = folder.join("push.pem");
     let made = Command::new("openssl")
         .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"])

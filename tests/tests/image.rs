@@ -371,7 +371,7 @@ async fn it_trusts_what_is_mounted_and_says_goodbye_to_its_clients() {
 
 #[test]
 fn hadolint_has_nothing_to_say() {
-    let hadolint = repository().join(".test-tools/linters/hadolint");
+    let hadolint = repository().join(".test-tools/linters/python/bin/hadolint");
     assert!(hadolint.exists(), "hadolint is not installed: run `make tools`");
     output(Command::new(hadolint).arg(repository().join("deploy/Dockerfile")));
 }
