@@ -82,7 +82,7 @@ fn read(bytes: &[u8]) -> Answer {
 
 /// Sends GET.
 pub async fn get(address: SocketAddr, path: &str) -> Answer {
-    let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     raw(address, request.as_bytes()).await
 }
 

@@ -16,6 +16,10 @@ use carillon_tests::{
     process::Process,
 };
 use serde_json::{Value, json};
+use tokio_tungstenite::{
+    connect_async,
+    tungstenite::{Error, client::IntoClientRequest as _},
+};
 
 /// A name that means something in every language that it is written in.
 const CHANNEL: &str = r#"it's-"$HOME"`id`\n\'</script<img/src=x&amp;%41$(id)!!-é🔔"#;
@@ -208,10 +212,18 @@ fn mistakes_are_told_in_words() {
     page.fill("#data", "hello");
     page.click("#send");
     page.until("#fault", "This is not JSON: ");
-    page.until("#fault", r#"A text stands in double quotes: "hello"."#);
+    page.until("#fault", r#"A string needs double quotes: "hello"."#);
     assert_eq!(page.evaluate("document.activeElement.id"), "data");
     page.fill("#data", " ");
     page.until("#fault", "The data is empty. Write null for none.");
+    let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+    for levels in [101, 9000, 100_000] {
+        page.fill("#data", &nested(levels));
+        page.until("#fault", "The data is nested deeper than 100 levels.");
+    }
+    page.fill("#data", &nested(100));
+    page.click("#send");
+    page.until("#outcome", "Published, stored as");
     assert_quiet(&page);
 
     page.fill("#data", "1");
@@ -227,11 +239,149 @@ fn mistakes_are_told_in_words() {
     page.until("#refused", "a*b is refused: a channel name cannot contain '*'");
     page.until("#channels .refused", "a*b");
     page.click("#channels .refused button");
-    assert_eq!(page.evaluate("document.getElementById('refused').hidden"), true);
+    assert_eq!(page.evaluate(&drawn("document.getElementById('refused').hidden")), true);
+    // More than the gateway reads in one frame: it would hang up.
+    page.fill("#more", &"é".repeat(50_000));
+    page.press("Enter");
+    page.until("#refused", "is refused: a channel name has at most 200 bytes, this one has 100000.");
+    page.click("#connect");
+    page.click("#connect");
+    listening(&page, "news");
+    page.click("#channels .refused button");
     page.fill("#more", "elsewhere");
     page.press("Enter");
     listening(&page, "elsewhere");
     listening(&page, "news");
+}
+
+/// Returns an expression's value after what has changed is drawn.
+fn drawn(code: &str) -> String {
+    format!("new Promise(requestAnimationFrame).then(() => {code})")
+}
+
+#[test]
+fn names_that_are_refused_or_that_a_terminal_obeys_are_in_no_command() {
+    let gateway = Gateway::dev(&[]);
+    let page = Page::open(&format!("http://{}/#channel=%15touch+OWNED%0A", gateway.public));
+    listening(&page, "news");
+    for refused in ["a*b", "\u{15}touch"] {
+        page.fill("#more", refused);
+        page.press("Enter");
+        page.until("#refused", &format!("{refused} is refused"));
+    }
+    page.click("#connect");
+    page.until("#state", "Disconnected");
+    page.until("#channels li", "not yet listening");
+    assert!(copied(&page, "tail").ends_with(" -- news"));
+    assert_eq!(page.evaluate("location.hash"), "#channel=news");
+    page.click("summary");
+    page.click("#connect");
+    listening(&page, "news");
+    assert_eq!(page.evaluate(&drawn("document.querySelectorAll('#channels .refused').length")), 2);
+    page.until("#frames .sent", r#"{"type":"subscribe","channel":"news","ref":3}"#);
+    let asked =
+        "[...document.querySelectorAll('#frames .sent')].filter(sent => sent.textContent.includes('a*b'))";
+    assert_eq!(page.evaluate(&format!("{asked}.length")), 1, "asked for once");
+
+    page.fill("#channel", "a\u{15}b");
+    page.fill("#event", "c\u{1b}d");
+    page.fill("#data", "{\n\t\"\u{7f}\": 1}");
+    for name in ["curl", "publish"] {
+        let command = copied(&page, name);
+        assert!(!command.contains(|c: char| c.is_control() && c != '\n'), "{command:?}");
+        assert!(command.contains(r#"{\n "\u007f": 1}"#.replace("\\n", "\n").as_str()), "{command:?}");
+    }
+    assert_quiet(&page);
+}
+
+#[test]
+fn a_long_link_does_not_freeze_the_page() {
+    let gateway = Gateway::dev(&[]);
+    let channels: String = (0..20_000).map(|number| format!("&channel=c{number}")).collect();
+    let page = Page::open(&format!("http://{}/#{channels}", gateway.public));
+    listening(&page, "c99");
+    page.click("#send");
+    page.until("#outcome", "This page does not listen to that channel.");
+    assert_eq!(page.evaluate("document.querySelectorAll('#channels li').length"), 100);
+    assert_quiet(&page);
+}
+
+#[test]
+fn a_browser_that_keeps_the_address_does_not_stop_the_page() {
+    let gateway = Gateway::dev(&[]);
+    let page = open(&gateway);
+    let _null = page.evaluate("void (history.replaceState = () => { throw new Error('too often'); })");
+    page.fill("#more", "elsewhere");
+    page.press("Enter");
+    listening(&page, "elsewhere");
+    assert!(copied(&page, "tail").ends_with(" -- news elsewhere"));
+    assert_quiet(&page);
+}
+
+/// Frames of a gateway that is none. An object like this one cannot be made a text.
+const NO_FRAMES: &[&str] = &[
+    "",
+    "no JSON",
+    "null",
+    "7",
+    "[]",
+    r#"{"type":{"toString":1,"valueOf":1}}"#,
+    r#"{"type":"message","channel":{"toString":1,"valueOf":1},"id":"x-1","data":1,"time":1}"#,
+    r#"{"type":"message","channel":"news","id":{"toString":1,"valueOf":1},"data":1,"time":1}"#,
+    r#"{"type":"message","channel":"news","id":"x-2","event":{"toString":1,"valueOf":1},"data":1,"time":1}"#,
+    r#"{"type":"message","channel":"news","id":"x-3","data":1,"time":{"toString":1,"valueOf":1}}"#,
+    r#"{"type":"error","channel":"news","message":{"toString":1,"valueOf":1}}"#,
+    r#"{"type":"gap","channel":{"toString":1,"valueOf":1}}"#,
+    r#"{"type":"goodbye","retry_after_ms":{"toString":1,"valueOf":1}}"#,
+    r#"{"type":"welcome","ping":{"toString":1,"valueOf":1}}"#,
+];
+
+#[test]
+fn frames_that_are_none_are_shown_and_do_no_harm() {
+    let gateway = Gateway::dev(&[]);
+    let page = open(&gateway);
+    page.click("summary");
+    page.click("#connect");
+    // The page's own socket, with what comes out of it in our hands.
+    let _null = page.evaluate(
+        "void (window.WebSocket = class extends WebSocket { constructor(url) { super(url); window.socket = this; } })",
+    );
+    page.click("#connect");
+    listening(&page, "news");
+    for frame in NO_FRAMES {
+        let frame = Value::from(*frame);
+        let _null =
+            page.evaluate(&format!("socket.onmessage(new MessageEvent('message', {{ data: {frame} }}))"));
+    }
+    page.until("#frames .received", r#"{"type":"goodbye","retry_after_ms":{"toString":1,"valueOf":1}}"#);
+    page.click("#send");
+    page.until("#messages li", r#"{"hello":"world"}"#);
+    listening(&page, "news");
+    assert_eq!(
+        page.evaluate("document.querySelectorAll('#messages li').length"),
+        2,
+        "one message, one notice"
+    );
+    assert_quiet(&page);
+}
+
+#[test]
+fn what_cannot_be_drawn_does_not_stop_what_comes_after_it() {
+    let gateway = Gateway::dev(&[]);
+    let page = open(&gateway);
+    let code = "(async () => {
+        const { Feed } = await import('/page/feed.js');
+        const list = document.createElement('ol');
+        const feed = new Feed(list, 5, thing => document.createTextNode(thing.text.trim()));
+        const failed = new Promise(resolve => addEventListener('error', resolve, { once: true }));
+        feed.add({});
+        await failed;
+        const drawn = new Promise(resolve => new MutationObserver(resolve).observe(list, { childList: true }));
+        feed.add({ text: 'next' });
+        await drawn;
+        return list.textContent;
+    })()";
+    assert_eq!(page.evaluate(code), "next");
 }
 
 #[test]
@@ -253,12 +403,10 @@ fn a_narrow_page_does_not_scroll_sideways() {
     assert_quiet(&page);
 }
 
-/// Runs a command of the page as somebody would who has copied it, and who has `carillon` on the path.
+/// Runs a command of the page as somebody would who has copied it.
 fn shell(command: &str) -> Command {
-    let binary = binary();
     let mut shell = Command::new("bash");
-    shell.args(["-c", &format!("PATH=\"$FOLDER:$PATH\"\n{command}")]);
-    shell.env("FOLDER", binary.parent().expect("a file is in a folder")).current_dir(root());
+    shell.args(["-c", command]).current_dir(root());
     shell
 }
 
@@ -339,10 +487,75 @@ fn hostile_names_and_data_are_only_texts_and_the_commands_carry_them() {
 /// How JSON writes the beginning of the channel's name.
 const CHANNEL_START: &str = r#"["it's-\"$HOME"#;
 
+/// Asks the public listener for something by a name that leads to it.
+async fn ask(gateway: &Gateway, method: &str, path: &str, host: String) -> http::Answer {
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    http::raw(gateway.public, request.as_bytes()).await
+}
+
+/// Returns the status of a handshake that a page of `origin` makes.
+async fn handshake(gateway: &Gateway, origin: &str) -> u16 {
+    let mut request = gateway.ws("").into_client_request().expect("a URL");
+    request.headers_mut().insert("origin", origin.parse().expect("a header"));
+    match connect_async(request).await {
+        Ok((_socket, response)) => response.status().as_u16(),
+        Err(Error::Http(response)) => response.status().as_u16(),
+        Err(fault) => panic!("{origin}: {fault}"),
+    }
+}
+
+#[tokio::test]
+async fn only_pages_of_this_machine_are_answered() {
+    let gateway = Gateway::dev(&[]);
+    let port = gateway.public.port();
+    for host in [format!("127.0.0.1:{port}"), format!("localhost:{port}"), "localhost".to_owned()] {
+        assert_eq!(ask(&gateway, "GET", "/page/here.json", host).await.status, 200);
+    }
+    for path in ["/", "/page/here.json"] {
+        let answer = ask(&gateway, "GET", path, format!("example.com:{port}")).await;
+        assert_eq!((answer.status, &answer.json()["error"]), (403, &json!("forbidden")));
+        assert!(!answer.body.contains("\"dev\""), "{}", answer.body);
+    }
+    for ours in
+        ["http://127.0.0.1:8080", "http://localhost:3000", "https://localhost", "http://[::1]:1", "null"]
+    {
+        assert_eq!(handshake(&gateway, ours).await, 101, "{ours}");
+    }
+    for strange in ["http://example.com", "https://localhost.example.com", "http://10.0.0.1:8000"] {
+        assert_eq!(handshake(&gateway, strange).await, 403, "{strange}");
+    }
+    let _line = gateway.logged("a website of another machine was refused");
+}
+
+#[test]
+fn a_website_whose_name_leads_here_reads_nothing() {
+    let gateway = Gateway::dev(&[]);
+    // Browsers find this name here without asking anybody; it stands for one whose owner lets it lead here.
+    let site = Page::open(&format!("http://website.localhost:{}/", gateway.public.port()));
+    site.until("body", "is not of this machine");
+    assert_eq!(site.evaluate("fetch('/page/here.json').then(answer => answer.status)"), 403);
+    let opens = |page: &Page| {
+        page.evaluate(&format!(
+            "new Promise(resolve => {{
+                const socket = new WebSocket('{}');
+                socket.onopen = () => resolve(true);
+                socket.onclose = () => resolve(false);
+            }})",
+            gateway.ws("channel=news")
+        ))
+    };
+    assert_eq!(opens(&site), false);
+    // Somebody's first page may be a file.
+    let file = Page::open(&format!("file://{}", root().join("README.md").display()));
+    assert_eq!(opens(&file), true);
+}
+
 #[tokio::test]
 async fn only_the_pages_own_files_are_served_and_strictly() {
     let gateway = Gateway::dev(&[]);
-    let page = http::get(gateway.public, "/").await;
+    let ask =
+        |method: &'static str, path: &'static str| ask(&gateway, method, path, gateway.public.to_string());
+    let page = ask("GET", "/").await;
     let policy = page.header("content-security-policy").expect("a policy");
     for part in [
         "default-src 'none'; script-src 'self'; style-src 'self';",
@@ -355,15 +568,11 @@ async fn only_the_pages_own_files_are_served_and_strictly() {
     assert_eq!(page.header("referrer-policy"), Some("no-referrer"));
     assert_eq!(page.header("cache-control"), Some("no-store"));
 
-    let here = http::get(gateway.public, "/page/here.json").await.json();
+    let here = ask("GET", "/page/here.json").await.json();
     assert_eq!(here["api"], format!("http://{}", gateway.api));
     assert_eq!((&here["key"], &here["broker"]), (&json!("dev"), &json!("memory")));
+    assert_eq!(here["program"], binary().to_str().expect("a plain path"), "as it was called");
 
-    let ask = |method: &str, path: &str| {
-        let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        let public = gateway.public;
-        async move { http::raw(public, request.as_bytes()).await }
-    };
     let head = ask("HEAD", "/").await;
     assert_eq!((head.status, head.body.len()), (200, 0));
     assert_eq!(head.header("content-length"), Some(page.body.len().to_string().as_str()));
@@ -387,7 +596,9 @@ async fn permitted(gateway: &Gateway, origin: &str) -> [Option<String>; 2] {
     let posted = http::post(gateway.api, "/v1/publish", &headers, r#"{"channel":"news","data":1}"#).await;
     let refused = http::post(gateway.api, "/v1/publish", &[("Origin", origin)], "{}").await;
     let allowed = |answer: &http::Answer| answer.header("access-control-allow-origin").map(str::to_owned);
-    assert_eq!(refused.status, 401);
+    // A website whose name leads to this machine needs no permission to read: it is refused.
+    let ours = allowed(&asked).is_some();
+    assert_eq!((posted.status, refused.status), if ours { (200, 401) } else { (403, 403) });
     assert_eq!(allowed(&refused), allowed(&posted));
     assert_eq!(asked.status == 200, allowed(&asked).is_some());
     assert_eq!(asked.header("access-control-allow-headers").is_some(), allowed(&asked).is_some());
@@ -426,6 +637,7 @@ async fn a_node_in_production_has_no_page_and_lets_none_publish() {
     for path in ["/", "/page/app.js", "/page/here.json"] {
         assert_eq!(http::get(gateway.public, path).await.status, 404, "{path}");
     }
+    assert_eq!(handshake(&gateway, "https://example.com").await, 101);
     let request = format!(
         "OPTIONS /v1/publish HTTP/1.1\r\nHost: x\r\nConnection: close\r\nOrigin: http://{}\r\n\
          Access-Control-Request-Method: POST\r\n\r\n",

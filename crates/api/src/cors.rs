@@ -15,9 +15,11 @@ use hyper::{
 /// Where a request comes from.
 #[derive(Clone, Debug)]
 pub(crate) enum Page {
-    /// No page may publish here.
+    /// No page may publish here, and none can tell where it comes from.
+    Unasked,
+    /// Not from a page: from a program.
     None,
-    /// Not from one of the pages that may.
+    /// From a page of somebody else, such as a website whose name leads to this machine.
     Stranger,
     /// From one that may: its origin.
     Ours(HeaderValue),
@@ -29,9 +31,9 @@ impl Page {
     /// Finds out where `request` comes from.
     pub(crate) fn of<B>(request: &Request<B>, origins: &[String]) -> Self {
         if origins.is_empty() {
-            return Self::None;
+            return Self::Unasked;
         }
-        let Some(origin) = request.headers().get(ORIGIN) else { return Self::Stranger };
+        let Some(origin) = request.headers().get(ORIGIN) else { return Self::None };
         if !origins.iter().any(|ours| origin == ours.as_str()) {
             return Self::Stranger;
         }
@@ -43,8 +45,8 @@ impl Page {
     /// Tells the browser what it may do with the answer.
     pub(crate) fn permit(self, headers: &mut HeaderMap) {
         match self {
-            Self::None => return,
-            Self::Stranger => {}
+            Self::Unasked => return,
+            Self::None | Self::Stranger => {}
             Self::Ours(origin) => {
                 headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
             }

@@ -66,7 +66,11 @@ impl Http {
         let page = Page::of(&request, &self.intake.config.page_origins);
         let mut response = match page {
             Page::Asks(_) => Response::default(),
-            Page::None | Page::Stranger | Page::Ours(_) => self.route(request).await,
+            Page::Stranger => {
+                let message = "in development mode only the page of this gateway may publish from a browser";
+                refuse(&Refusal::new(ErrorCode::Forbidden, message), None)
+            }
+            Page::Unasked | Page::None | Page::Ours(_) => self.route(request).await,
         };
         page.permit(response.headers_mut());
         if one_by_one && (chunked || self.stop.phase() >= Phase::Draining) {

@@ -1,17 +1,17 @@
 //! `carillon dev`: the first minute.
 //!
-//! **Lives here:** what is printed when it runs: where things are, and lines to copy.
+//! **Lives here:** what is printed when it runs: where things are, what stays, and lines to copy.
 //! **Called by:** `main`.
 //! **Must not know:** parts.
 
 use std::{net::SocketAddr, process::ExitCode};
 
-use carillon_config::{Config, environment};
+use carillon_config::{Broker, Config, environment};
 use carillon_gateway::Addresses;
 
 use crate::{complain, page::PAGE, say, serve};
 
-/// Serves with the embedded broker, on this machine only.
+/// Serves on this machine only, with the embedded broker where the environment names no other.
 pub(crate) fn dev(public: SocketAddr, api: SocketAddr, admin: SocketAddr) -> anyhow::Result<ExitCode> {
     let mut config = match Config::dev(environment::variables()) {
         Ok(config) => config,
@@ -23,12 +23,16 @@ pub(crate) fn dev(public: SocketAddr, api: SocketAddr, admin: SocketAddr) -> any
     config.public.listen = public;
     config.api.listen = api;
     config.admin.listen = admin;
-    serve::run(&config, Some(PAGE), |at| say(&welcome(at)))
+    serve::run(&config, Some(PAGE), |at| say(&welcome(at, &config.broker)))
 }
 
-fn welcome(Addresses { public, api, admin }: Addresses) -> String {
+fn welcome(Addresses { public, api, admin }: Addresses, broker: &Broker) -> String {
+    let kept = match broker {
+        Broker::Memory => "nothing outlives the process",
+        Broker::Nats(_) => "NATS keeps the messages",
+    };
     format!(
-        r#"Carillon {version}, development mode: this machine only, every channel public, nothing outlives the process.
+        r#"Carillon {version}, development mode: this machine only, every channel public, {kept}.
 
   Try it         http://{public}/
   Clients        ws://{public}/v1/ws?channel=news

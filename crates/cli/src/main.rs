@@ -45,6 +45,8 @@ enum Command {
         config: Option<PathBuf>,
     },
     /// Try it on this machine: embedded broker, every channel public, API key `dev`.
+    ///
+    /// The environment changes what has no option here, as it does for `serve`: `CARILLON__BROKER__KIND=nats`.
     Dev {
         /// Port or loopback address for clients.
         #[arg(long, value_name = "ADDRESS", default_value = "8000", value_parser = loopback)]

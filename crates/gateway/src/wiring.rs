@@ -249,12 +249,21 @@ fn keys(config: &Config) -> Result<KeyRing, StartError> {
 }
 
 fn here(config: &Config, api: SocketAddr) -> Here {
-    Here { api, key: "dev", version: env!("CARGO_PKG_VERSION"), broker: config.broker.kind() }
+    let called = std::env::args_os().next().map(|name| name.to_string_lossy().into_owned());
+    Here {
+        api,
+        key: "dev",
+        program: called.unwrap_or_else(|| "carillon".to_owned()),
+        version: env!("CARGO_PKG_VERSION"),
+        broker: config.broker.kind(),
+    }
 }
 
 /// Returns the names under which a browser on this machine finds the page.
 fn origins(public: SocketAddr) -> Vec<String> {
-    vec![format!("http://{public}"), format!("http://localhost:{}", public.port())]
+    let hosts = [public.to_string(), format!("localhost:{}", public.port())];
+    // Browsers leave the port of the scheme itself out.
+    hosts.map(|host| format!("http://{}", host.strip_suffix(":80").unwrap_or(&host))).to_vec()
 }
 
 fn api_config(config: &Config, page_origins: Vec<String>) -> carillon_api::Config {
@@ -265,5 +274,18 @@ fn api_config(config: &Config, page_origins: Vec<String>) -> carillon_api::Confi
         connections_max: config.api.max_connections.get(),
         page_origins,
         ..carillon_api::Config::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_are_as_browsers_write_them() {
+        let of = |public: &str| origins(public.parse().unwrap());
+        assert_eq!(of("127.0.0.1:8080"), ["http://127.0.0.1:8080", "http://localhost:8080"]);
+        assert_eq!(of("127.0.0.1:80"), ["http://127.0.0.1", "http://localhost"]);
+        assert_eq!(of("[::1]:80"), ["http://[::1]", "http://localhost"]);
     }
 }

@@ -112,7 +112,11 @@ impl Visit {
             }
             (method, path) => {
                 if let Some(file) = self.config.page.as_ref().and_then(|page| page.get(path)) {
-                    return if matches!(*method, Method::GET | Method::HEAD) { file } else { not_to_read() };
+                    return match request::foreign_host(request.headers()) {
+                        Some(host) => foreign(&host),
+                        None if matches!(*method, Method::GET | Method::HEAD) => file,
+                        None => not_to_read(),
+                    };
                 }
                 let shown: String = path.chars().take(64).collect();
                 let message = format!("nothing is at `{shown}`; clients connect to /v1/ws");
@@ -129,6 +133,14 @@ impl Visit {
                 return not_a_websocket(request.headers(), &fault.to_string());
             }
         };
+        if self.config.page.is_some()
+            && let Some(origin) = request::foreign_origin(request.headers())
+        {
+            reject("bad_request");
+            // A browser does not show the answer to anybody.
+            tracing::warn!(origin, "a website of another machine was refused: this is development mode");
+            return foreign(&origin);
+        }
         if let Some(chosen) = request::chosen_subprotocol(request.headers())
             && let Ok(value) = HeaderValue::from_str(&chosen)
         {
@@ -175,6 +187,14 @@ fn not_a_websocket(headers: &HeaderMap, fault: &str) -> Response<Full<Bytes>> {
     let response = problem_with(StatusCode::UPGRADE_REQUIRED.as_u16(), &refusal);
     // RFC 6455 §4.2.2: whoever speaks another version is told which one is understood.
     with(with(response, UPGRADE, "websocket"), SEC_WEBSOCKET_VERSION, VERSION)
+}
+
+/// Whoever can reach the port may do everything in development mode: websites must not, in a browser on this machine.
+fn foreign(name: &str) -> Response<Full<Bytes>> {
+    let message = format!(
+        "`{name}` is not of this machine: in development mode only pages of localhost and 127.0.0.1 are answered"
+    );
+    problem(&Refusal::new(ErrorCode::Forbidden, message))
 }
 
 fn not_to_read() -> Response<Full<Bytes>> {

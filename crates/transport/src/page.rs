@@ -31,12 +31,14 @@ pub struct Asset {
 }
 
 /// What the page is told about the process that serves it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Here {
     /// Where publishers connect.
     pub api: SocketAddr,
     /// The API key of development mode.
     pub key: &'static str,
+    /// The program, as it was called.
+    pub program: String,
     /// The version of the program.
     pub version: &'static str,
     /// The kind of broker, as the configuration spells it.
@@ -55,9 +57,9 @@ impl Page {
     /// Makes the page of one process.
     #[must_use]
     pub fn new(assets: &'static [Asset], here: Here) -> Self {
-        let Here { api, key, version, broker } = here;
+        let Here { api, key, program, version, broker } = here;
         let told = serde_json::json!({
-            "api": format!("http://{api}"), "key": key, "version": version, "broker": broker,
+            "api": format!("http://{api}"), "key": key, "program": program, "version": version, "broker": broker,
         });
         // A policy cannot name an address of IPv6 (CSP 3, `host-part`).
         let publishing =
@@ -96,7 +98,8 @@ mod tests {
     use super::*;
 
     fn policy(api: &str) -> String {
-        let here = Here { api: api.parse().unwrap(), key: "dev", version: "1", broker: "memory" };
+        let program = "carillon".to_owned();
+        let here = Here { api: api.parse().unwrap(), key: "dev", program, version: "1", broker: "memory" };
         let response = Page::new(&[], here).get(HERE).unwrap();
         response.headers()[CONTENT_SECURITY_POLICY].to_str().unwrap().to_owned()
     }

@@ -1,10 +1,10 @@
 //! What a client says with its first request.
 //!
-//! **Lives here:** channels, `since` and tokens in URLs and headers.
+//! **Lives here:** channels, `since` and tokens in URLs and headers; whether this machine speaks to itself.
 //! **Called by:** `door`.
 //! **Must not know:** what is done with them.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, net::IpAddr};
 
 use carillon_dialect_native::since;
 use carillon_model::{ChannelName, ErrorCode, Refusal};
@@ -12,7 +12,8 @@ use carillon_node::Opening;
 use carillon_session::{Heartbeat, Since, Wanted};
 use hyper::{
     HeaderMap, Uri,
-    header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL},
+    header::{AUTHORIZATION, HOST, HeaderValue, ORIGIN, SEC_WEBSOCKET_PROTOCOL},
+    http::uri::Authority,
 };
 
 /// The subprotocol of the native dialect.
@@ -41,6 +42,44 @@ pub(crate) fn chosen_subprotocol(headers: &HeaderMap) -> Option<String> {
         .find(|offered| *offered == SUBPROTOCOL)
         .or_else(|| subprotocols(headers).find(|offered| offered.starts_with(BEARER)))
         .map(str::to_owned)
+}
+
+/// Returns the name that this was asked for by, unless it is one of this machine. A website can have its own name lead
+/// here and then read what is here as its own (DNS rebinding).
+pub(crate) fn foreign_host(headers: &HeaderMap) -> Option<String> {
+    headers.get(HOST).filter(|host| !host.to_str().is_ok_and(is_this_machine)).map(shown)
+}
+
+/// Returns the website that a browser asks for, unless it is of this machine, on any port, or has a name that nobody
+/// can own on the internet. A file says `null`, and so does a sandboxed frame of any website.
+pub(crate) fn foreign_origin(headers: &HeaderMap) -> Option<String> {
+    let is_ours = |origin: &str| {
+        let host = |(_, host): (_, &'_ _)| is_this_machine(host) || is_nobodys(host);
+        origin == "null" || origin.split_once("://").is_some_and(host)
+    };
+    headers.get(ORIGIN).filter(|origin| !origin.to_str().is_ok_and(is_ours)).map(shown)
+}
+
+fn shown(value: &HeaderValue) -> String {
+    String::from_utf8_lossy(value.as_bytes()).chars().take(64).collect()
+}
+
+/// Says whether this is a name for development: one without a dot, or below a name that is not given away (RFC 6761,
+/// RFC 6762, and ICANN's for `internal`).
+fn is_nobodys(authority: &str) -> bool {
+    const RESERVED: [&str; 4] = ["test", "localhost", "local", "internal"];
+    let Ok(authority) = authority.parse::<Authority>() else { return false };
+    match authority.host().rsplit_once('.') {
+        Some((_, last)) => RESERVED.iter().any(|reserved| last.eq_ignore_ascii_case(reserved)),
+        None => !authority.host().contains(':') && authority.as_str().starts_with(authority.host()),
+    }
+}
+
+fn is_this_machine(authority: &str) -> bool {
+    let Ok(authority) = authority.parse::<Authority>() else { return false };
+    let host = authority.host();
+    host.eq_ignore_ascii_case("localhost")
+        || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 fn wanted(name: &str, from: Result<Since, &'static str>) -> Result<Wanted, (String, Refusal)> {
@@ -97,5 +136,50 @@ mod tests {
         assert_eq!(token(&[protocol]), "two");
         assert_eq!(token(&[]), "three");
         assert!(read("/v1/ws", &[("authorization", "Basic x")]).token.is_none());
+    }
+
+    #[test]
+    fn only_names_of_this_machine_are_not_foreign() {
+        let names = [
+            "localhost",
+            "LOCALHOST:8000",
+            "127.0.0.1:8000",
+            "127.9.8.7",
+            "[::1]:8000",
+            "[::1]",
+            "127.0.0.1:80",
+        ];
+        let others = [
+            "example.com:8000",
+            "localhost.example.com",
+            "127.0.0.1.example.com",
+            "localhost@example.com",
+            "example.com:127",
+            "10.0.0.1:8000",
+            "0.0.0.0:8000",
+            "[::2]:8000",
+            "",
+            "é",
+        ];
+        let headers =
+            |name, value: String| HeaderMap::from_iter([(name, HeaderValue::try_from(value).unwrap())]);
+        let asked = |host: &str| foreign_host(&headers(HOST, host.to_owned())).is_some();
+        let from = |origin: &str| foreign_origin(&headers(ORIGIN, origin.to_owned())).is_some();
+        for name in names {
+            assert!(!asked(name) && !from(&format!("http://{name}")), "{name}");
+        }
+        for other in others {
+            assert!(asked(other) && from(&format!("http://{other}")), "{other}");
+        }
+        assert!(asked("null") && from("file.example") && !from("null"));
+        for name in
+            ["shop.test", "shop.test:8080", "a.b.localhost", "shop.local", "shop.internal", "shop:8080"]
+        {
+            assert!(asked(name) && !from(&format!("http://{name}")), "{name}");
+        }
+        for other in ["test.example.com", "shop.testing", "shop@example.com", "example.com:test"] {
+            assert!(from(&format!("http://{other}")), "{other}");
+        }
+        assert!(foreign_host(&HeaderMap::new()).is_none() && foreign_origin(&HeaderMap::new()).is_none());
     }
 }

@@ -5,7 +5,7 @@
 // Must not know: how the protocol works.
 
 import { commands } from './commands.js';
-import { Connection } from './connection.js';
+import { Connection, unnameable } from './connection.js';
 import { Feed } from './feed.js';
 import { fault, publish } from './publish.js';
 import { latency } from './words.js';
@@ -15,6 +15,8 @@ const FRAMES_MAX = 200;
 // Of a text that is longer, so much is shown.
 const SHOWN_MAX = 4000;
 const COPIED_MS = 2000;
+// So many channels a link may ask for.
+const LINKED_MAX = 100;
 
 const at = id => document.getElementById(id);
 
@@ -97,6 +99,7 @@ const frames = new Feed(at('frames'), FRAMES_MAX, ({ direction, text, moment }) 
 const CHIP = { waiting: 'not yet listening', listening: 'listening', refused: 'refused' };
 let channels = [];
 let away = false;
+let drawing = 0;
 
 const connection = new Connection(`ws://${location.host}`, {
   state(name, words) {
@@ -112,18 +115,26 @@ const connection = new Connection(`ws://${location.host}`, {
   frame: (direction, text) => frames.add({ direction, text, moment: new Date() }),
   message: arrive,
   lost: channel => messages.add({ notice: `Messages of ${channel} were lost and cannot be brought back.` }),
-  channels(all) {
-    const refusals = [...all].filter(([, { state }]) => state === 'refused');
-    channels = [...all.keys()].filter(name => all.get(name).state !== 'refused');
-    const focused = [...at('channels').querySelectorAll('button')].indexOf(document.activeElement);
-    at('channels').replaceChildren(...[...all].map(([name, { state }]) => chip(name, state)));
-    at('channels').children[focused]?.lastChild.focus();
-    tell(at('refused'), refusals.map(([name, { why }]) => `${name} is refused: ${why}.`).join(' '));
-    at('known').replaceChildren(...channels.map(name => Object.assign(make('option', ''), { value: name })));
-    history.replaceState(null, '', `#${new URLSearchParams(channels.map(name => ['channel', name]))}`);
-    follow();
-  },
+  // Many may change at once: they are drawn once.
+  channels: all => { drawing ||= requestAnimationFrame(() => draw(all)); },
 });
+
+function draw(all) {
+  drawing = 0;
+  const refusals = [...all].filter(([, { state }]) => state === 'refused');
+  channels = [...all.keys()].filter(name => all.get(name).state !== 'refused');
+  const focused = [...at('channels').querySelectorAll('button')].indexOf(document.activeElement);
+  at('channels').replaceChildren(...[...all].map(([name, { state }]) => chip(name, state)));
+  at('channels').children[focused]?.lastChild.focus();
+  tell(at('refused'), refusals.map(([name, { why }]) => `${shown(name)} is refused: ${why}.`).join(' '));
+  at('known').replaceChildren(...channels.map(name => Object.assign(make('option', ''), { value: name })));
+  follow();
+  try {
+    history.replaceState(null, '', `#${new URLSearchParams(channels.map(name => ['channel', name]))}`);
+  } catch {
+    // Browsers let a page do this only so often. The link is then an older one.
+  }
+}
 
 function chip(name, state) {
   const leave = make('button', '', '×');
@@ -133,7 +144,7 @@ function chip(name, state) {
     connection.leave(name);
     at('more').focus();
   };
-  const item = make('li', state, make('span', 'channel', name), make('span', 'unseen', ` ${CHIP[state]} `), leave);
+  const item = make('li', state, make('span', 'channel', shown(name)), make('span', 'unseen', ` ${CHIP[state]} `), leave);
   item.title = CHIP[state];
   return item;
 }
@@ -215,6 +226,7 @@ function follow() {
 
 at('publish').oninput = follow;
 
-const wanted = new URLSearchParams(location.hash.slice(1)).getAll('channel');
+const linked = new URLSearchParams(location.hash.slice(1)).getAll('channel').slice(0, LINKED_MAX);
+const wanted = linked.filter(name => !unnameable(name));
 for (const channel of wanted.length ? wanted : ['news']) connection.join(channel);
 connection.connect();

@@ -6,8 +6,12 @@
 
 import { body } from './publish.js';
 
+// What a terminal obeys, also in quotes. The gateway takes it in no name, and JSON can do without.
+const harmless = text => text.replaceAll('\t', ' ')
+  .replaceAll(/[^\P{Cc}\n]/gu, key => `\\u${key.charCodeAt(0).toString(16).padStart(4, '0')}`);
+
 // POSIX shells: nothing has a meaning in single quotes but the quote itself.
-const shell = text => `'${text.replaceAll("'", String.raw`'\''`)}'`;
+const shell = text => `'${harmless(text).replaceAll("'", String.raw`'\''`)}'`;
 
 // Words that mean themselves stay bare.
 const word = text => (/^[\w.,:\/-]+$/.test(text) ? text : shell(text));
@@ -39,11 +43,12 @@ export function commands(here, host, channels, message) {
   const url = JSON.stringify(`ws://${host}/v1/ws?${query}`);
   const api = here.api === 'http://127.0.0.1:8001' ? '' : ` --api ${word(here.api)}`;
   const node = host === '127.0.0.1:8000' ? '' : ` --url ${word(`ws://${host}`)}`;
+  const program = word(here.program);
   const flags = `${api}${event ? ` --event=${word(event)}` : ''}`;
   const options = event ? `, ['event' => ${phpText(event)}]` : '';
   return [
     ['php', 'Publish from PHP', `<?php
-require 'clients/php/src/Client.php';
+require 'clients/php/src/Client.php'; // from the root of the checkout
 
 $carillon = new Carillon\\Client('${here.api}', '${here.key}');
 $carillon->publish(${phpText(channel)}, ${literal}${options});`],
@@ -51,12 +56,12 @@ $carillon->publish(${phpText(channel)}, ${literal}${options});`],
   -H 'Authorization: Bearer ${here.key}' \\
   -H 'Content-Type: application/json' \\
   -d ${shell(body(message))}`],
-    ['publish', 'Publish from a shell', `carillon publish${flags} -- ${word(channel)} ${shell(data.trim())}`],
+    ['publish', 'Publish from a shell', `${program} publish${flags} -- ${word(channel)} ${shell(data.trim())}`],
     ['js', 'Listen in a browser', `const socket = new WebSocket(${url});
 socket.onmessage = event => {
   const message = JSON.parse(event.data);
   if (message.type === 'message') console.log(message.channel, message.data);
 };`],
-    ['tail', 'Listen in a shell', `carillon tail${node} -- ${listening.map(word).join(' ')}`],
+    ['tail', 'Listen in a shell', `${program} tail${node} -- ${listening.map(word).join(' ')}`],
   ];
 }

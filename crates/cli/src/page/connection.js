@@ -13,6 +13,30 @@ const RETRY_MAX_MS = 5000;
 // The gateway pings after so much silence (`ping` of its welcome); when even that does not come, nobody is there.
 const PONG_MS = 10_000;
 
+const NAME_MAX_BYTES = 200;
+
+// Returns why a text cannot be a channel's name, or nothing. The gateway refuses more; these it would refuse by hanging
+// up, or a terminal would obey them in a copied command.
+export function unnameable(text) {
+  const bytes = new TextEncoder().encode(text).length;
+  if (bytes > NAME_MAX_BYTES) return `a channel name has at most ${NAME_MAX_BYTES} bytes, this one has ${bytes}`;
+  return /[\p{Cc}\p{Cs}]/u.test(text) ? 'a channel name cannot contain control characters' : '';
+}
+
+const TEXTS = ['type', 'channel', 'id', 'event', 'message'];
+const NUMBERS = ['ref', 'ping', 'time', 'retry_after_ms'];
+
+// Returns a frame of the protocol, or nothing where it is none: whoever answers here need not be a gateway.
+function read(text) {
+  try {
+    const frame = JSON.parse(text);
+    const are = (type, names) => names.every(name => [type, 'undefined'].includes(typeof frame[name]));
+    return are('string', TEXTS) && are('number', NUMBERS) ? frame : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
 export class Connection {
   #url;
   #on;
@@ -48,14 +72,15 @@ export class Connection {
   disconnect() {
     this.#forget();
     this.#why = '';
-    this.#pause('waiting');
+    this.#pause();
     this.#on.state('stopped', 'Disconnected. Messages that are published now are not shown here.');
   }
 
   join(channel) {
     if (this.#channels.has(channel)) return;
-    this.#channels.set(channel, { state: 'waiting', why: '' });
-    this.#subscribe(channel);
+    const why = unnameable(channel);
+    this.#channels.set(channel, { state: why ? 'refused' : 'waiting', why });
+    if (!why) this.#subscribe(channel);
     this.#on.channels(this.#channels);
   }
 
@@ -88,7 +113,8 @@ export class Connection {
 
   #hear(text) {
     this.#on.frame('received', text);
-    const frame = JSON.parse(text);
+    const frame = read(text);
+    if (!frame) return;
     if (frame.type === 'welcome') this.#welcome(frame);
     this.#listen(this.#silenceMs || PONG_MS);
     if (frame.type === 'message') this.#on.message(frame, text);
@@ -105,7 +131,7 @@ export class Connection {
     this.#failures = 0;
     this.#why = '';
     this.#on.state('connected', 'Connected');
-    for (const channel of this.#channels.keys()) this.#subscribe(channel);
+    for (const [channel, { state }] of this.#channels) if (state !== 'refused') this.#subscribe(channel);
   }
 
   #set(frame, state, why) {
@@ -117,8 +143,11 @@ export class Connection {
     this.#on.channels(this.#channels);
   }
 
-  #pause(state) {
-    for (const channel of this.#channels.keys()) this.#channels.set(channel, { state, why: '' });
+  // A name that was refused would be refused again.
+  #pause() {
+    for (const [channel, { state }] of this.#channels) {
+      if (state !== 'refused') this.#channels.set(channel, { state: 'waiting', why: '' });
+    }
     this.#on.channels(this.#channels);
   }
 
@@ -126,7 +155,7 @@ export class Connection {
     const told = this.#goodbye?.retry_after_ms;
     this.#why = closed(code, wasOpen);
     this.#forget();
-    this.#pause('waiting');
+    this.#pause();
     const wait = this.#wait(code, told);
     if (wait === null) return this.#on.state('stopped', `${this.#why} It asks not to come back.`);
     this.#on.state('waiting', `${this.#why} Connecting again${wait < 1000 ? '' : ` in ${Math.round(wait / 1000)} s`}…`);

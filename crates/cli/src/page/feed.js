@@ -27,8 +27,10 @@ export class Feed {
   }
 
   #show() {
-    this.#list.prepend(...this.#waiting.reverse().map(this.#draw));
+    const things = this.#waiting.reverse();
+    // First of all: what cannot be drawn is not to stand in the way of what comes after it.
     this.#waiting = [];
+    this.#list.prepend(...things.map(this.#draw));
     while (this.#list.children.length > this.#max) this.#list.lastChild.remove();
   }
 }

@@ -9,14 +9,24 @@ import { refused } from './words.js';
 // How long an answer may take. The gateway's own deadline is a second.
 const PATIENCE_MS = 10_000;
 
+// The deepest nesting that the API takes.
+const DEPTH_MAX = 100;
+
+// Level by level: calls within calls would come to the end of the stack.
+function isTooDeep(value) {
+  const inner = values => values.filter(each => typeof each === 'object' && each !== null);
+  let level = inner([value]);
+  for (let depth = 1; depth <= DEPTH_MAX; depth++) level = inner(level.flatMap(Object.values));
+  return level.length > 0;
+}
+
 // Returns what is wrong with a text that should be JSON, or nothing.
 export function fault(text) {
   if (!text.trim()) return 'The data is empty. Write null for none.';
   try {
-    JSON.parse(text);
-    return '';
+    return isTooDeep(JSON.parse(text)) ? `The data is nested deeper than ${DEPTH_MAX} levels.` : '';
   } catch (error) {
-    const hint = /^\s*[{["\d-]/.test(text) ? '' : ' A text stands in double quotes: "hello".';
+    const hint = /^\s*[{["\d-]/.test(text) ? '' : ' A string needs double quotes: "hello".';
     return `This is not JSON: ${error.message}.${hint}`;
   }
 }
