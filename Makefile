@@ -37,11 +37,12 @@ build:
 # What goes into the image: the program as a static binary, and the machine's roots of trust. Function names are kept
 # for backtraces; lines of code, three quarters of the file, are not.
 REVISION = $(shell git rev-parse --short=12 HEAD)
+DIRTY = $(shell git diff --quiet HEAD || echo -dirty)
 static:
 	bash tests/tools/system.sh
 	bash tests/tools/buildah.sh
 	target=$$(bash tests/tools/musl.sh) && \
-	CARILLON_REVISION=$(REVISION) $(CARGO) build --release --package carillon-cli --target $$target && \
+	CARILLON_REVISION=$(REVISION)$(DIRTY) $(CARGO) build --release --package carillon-cli --target $$target && \
 	mkdir -p target/image && \
 	strip --strip-debug -o target/image/carillon target/$$target/release/carillon
 	install -m 644 /etc/ssl/certs/ca-certificates.crt target/image/

@@ -78,6 +78,9 @@ impl Borrow<str> for KeyId {
     }
 }
 
+/// What the README and the quickstart write.
+const EXAMPLE_HASH: &str = "1b2c3d4e5f60718293a4b5c6d7e8f9000112233445566778899aabbccddeeff0";
+
 /// The SHA-256 of a key's secret part: what the configuration holds. Shown as 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SecretHash([u8; 32]);
@@ -102,6 +105,14 @@ impl SecretHash {
             *byte = digit(*high).zip(digit(*low)).map(|(h, l)| h << 4 | l).ok_or_else(bad)?;
         }
         Ok(Self(hash))
+    }
+
+    /// Says whether this stands in a documentation's example, where no secret has it: the hash of ours, or one digit
+    /// all over.
+    #[must_use]
+    pub fn is_example(&self) -> bool {
+        let digits = self.to_string();
+        digits == EXAMPLE_HASH || digits.bytes().all(|digit| digits.starts_with(char::from(digit)))
     }
 
     fn of(secret: &str) -> Self {

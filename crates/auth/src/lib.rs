@@ -13,4 +13,4 @@ pub use keys::{
     Denied, FreshKey, Key, KeyError, KeyId, KeyRecord, KeyRing, NoRandomness, SameId, Scope, SecretHash,
     TooFast,
 };
-pub use token::{Claims, GRANTS_MAX, SECRET_MIN_BYTES, TOKEN_MAX_BYTES, TokenVerifier};
+pub use token::{BadToken, Claims, GRANTS_MAX, SECRET_MIN_BYTES, TOKEN_MAX_BYTES, TokenVerifier};

@@ -4,7 +4,7 @@
 //! **Called by:** `node`, when a client connects with a token or sends one.
 //! **Must not know:** the clock, connections.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use carillon_model::{ChannelPattern, ErrorCode, Refusal, UnixMillis, UserId};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, errors::ErrorKind};
@@ -38,6 +38,16 @@ pub struct Claims {
     pub grants: Arc<[ChannelPattern]>,
     /// `exp`, as it stands in the token.
     pub expires: UnixMillis,
+}
+
+/// Why a token is not good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadToken {
+    /// What the client is told: `token_expired` when only its time is over, `unauthorized` otherwise. What exactly is
+    /// wrong with a forged token is none of its business.
+    pub refusal: Refusal,
+    /// Which check failed, for the operator; nothing of the token is in it.
+    pub check: &'static str,
 }
 
 #[derive(Deserialize)]
@@ -77,50 +87,70 @@ impl TokenVerifier {
     /// Checks a token and returns what it says.
     ///
     /// # Errors
-    /// The refusal for the client: `token_expired` when only its time is over, `unauthorized` otherwise. What
-    /// exactly is wrong with a forged token is nobody's business.
-    pub fn verify(&self, token: &str, now: UnixMillis) -> Result<Claims, Refusal> {
+    /// [`BadToken`] with a text for the client and one for the operator.
+    pub fn verify(&self, token: &str, now: UnixMillis) -> Result<Claims, BadToken> {
         if token.len() > TOKEN_MAX_BYTES {
             let message = format!("a token has at most {TOKEN_MAX_BYTES} bytes");
-            return Err(Refusal::new(ErrorCode::Unauthorized, message));
+            return Err(unauthorized("it is too long", message));
         }
         let claims = jsonwebtoken::decode::<RawClaims>(token, &self.key, &self.validation)
-            .map_err(|fault| unauthorized(fault.kind()))?
+            .map_err(|fault| undecoded(fault.kind()))?
             .claims;
         let expires = UnixMillis::from_seconds(claims.exp);
         if expires <= now {
-            return Err(Refusal::new(
-                ErrorCode::TokenExpired,
-                "the token's time (`exp`) is over; get a new one",
-            ));
+            let message = "the token's time (`exp`) is over; get a new one";
+            let refusal = Refusal::new(ErrorCode::TokenExpired, message);
+            return Err(BadToken { refusal, check: "its time (`exp`) is over" });
         }
         let begins = UnixMillis::from_seconds(claims.nbf.unwrap_or(0));
         if begins > now && begins.since(now) > LEEWAY {
-            return Err(Refusal::new(ErrorCode::Unauthorized, "the token's time (`nbf`) has not come"));
+            let check = "its time (`nbf`) has not come; do the clocks agree?";
+            return Err(unauthorized(check, "the token's time (`nbf`) has not come"));
         }
-        let user = UserId::new(&claims.sub)
-            .map_err(|fault| Refusal::new(ErrorCode::Unauthorized, format!("the token's `sub`: {fault}")))?;
+        let user = UserId::new(&claims.sub).map_err(|fault| {
+            unauthorized("its `sub` is no user's id", format!("the token's `sub`: {fault}"))
+        })?;
         if claims.channels.len() > GRANTS_MAX {
             let message =
                 format!("a token grants at most {GRANTS_MAX} patterns; use `*` to cover many channels");
-            return Err(Refusal::new(ErrorCode::Unauthorized, message));
+            return Err(unauthorized("it grants too many patterns", message));
         }
         let grants: Result<Arc<[_]>, _> =
             claims.channels.iter().map(|pattern| ChannelPattern::new(pattern)).collect();
         let grants = grants.map_err(|fault| {
-            Refusal::new(ErrorCode::Unauthorized, format!("the token's `channels`: {fault}"))
+            unauthorized("its `channels` are no patterns", format!("the token's `channels`: {fault}"))
         })?;
         Ok(Claims { user, grants, expires })
     }
 }
 
-fn unauthorized(kind: &ErrorKind) -> Refusal {
-    let message = if matches!(kind, ErrorKind::MissingRequiredClaim(_) | ErrorKind::Json(_)) {
-        "the token must be a JWT with `sub` (text), `exp` (seconds) and `channels` (a list of patterns)"
-    } else {
-        "the token is not valid here"
-    };
-    Refusal::new(ErrorCode::Unauthorized, message)
+fn unauthorized(check: &'static str, message: impl Into<Cow<'static, str>>) -> BadToken {
+    BadToken { refusal: Refusal::new(ErrorCode::Unauthorized, message), check }
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the list is the library's; the rest is about its own parts"
+)]
+fn undecoded(kind: &ErrorKind) -> BadToken {
+    let anybody = "the token is not valid here";
+    let claims =
+        "the token must be a JWT with `sub` (text), `exp` (seconds) and `channels` (a list of patterns)";
+    match kind {
+        ErrorKind::InvalidSignature => unauthorized("it is not signed with auth.token_secret", anybody),
+        ErrorKind::InvalidAlgorithm | ErrorKind::UnsupportedAlgorithm => {
+            unauthorized("it is not signed with HS256", anybody)
+        }
+        ErrorKind::InvalidIssuer => unauthorized("its `iss` is not auth.issuer", anybody),
+        ErrorKind::InvalidAudience => unauthorized("its `aud` does not contain auth.audience", anybody),
+        ErrorKind::MissingRequiredClaim(_) => {
+            unauthorized("it lacks `iss` or `aud`, which auth.issuer and auth.audience ask for", claims)
+        }
+        ErrorKind::Json(_) => {
+            unauthorized("it is no JWT with `sub` (text), `exp` (seconds) and `channels` (a list)", claims)
+        }
+        _ => unauthorized("it is no JWT", anybody),
+    }
 }
 
 impl fmt::Debug for TokenVerifier {

@@ -76,6 +76,8 @@ impl Link {
 /// Makes the connections, and tries until it succeeds or the process stops.
 pub(crate) struct Connector {
     servers: Vec<ServerAddr>,
+    /// The same for the log.
+    shown: Arc<str>,
     feed: ConnectOptions,
     ask: ConnectOptions,
     nudge: Arc<Notify>,
@@ -88,8 +90,10 @@ impl Connector {
         let denied = watch::Sender::new(None);
         let feed = config.options()?.subscription_capacity(config.subscription_capacity);
         let ask = config.options()?.subscription_capacity(ANSWERS_CAPACITY);
+        let servers = config.check()?;
         Ok(Self {
-            servers: config.check()?,
+            shown: shown(&servers),
+            servers,
             denied: denied.subscribe(),
             feed: with_events(feed, "feed", meters, &nudge, denied.clone()),
             ask: with_events(ask, "ask", meters, &nudge, denied),
@@ -121,7 +125,8 @@ impl Connector {
         let Some(feed) = self.connect_one(&self.feed, stop, failed).await? else { return Ok(None) };
         let sender = watch::Sender::new(look(&feed, &ask));
         let link = Link { feed, ask, view: sender.subscribe() };
-        let watcher = Watcher { link: link.clone(), sender, nudge: Arc::clone(&self.nudge) };
+        let (shown, nudge) = (Arc::clone(&self.shown), Arc::clone(&self.nudge));
+        let watcher = Watcher { link: link.clone(), shown, sender, nudge };
         Ok(Some((link, watcher)))
     }
 
@@ -156,7 +161,7 @@ impl Connector {
                         failed(Op::Connect);
                         let cause = error.to_string();
                         if said != cause {
-                            tracing::warn!(error = %cause, "NATS cannot be reached; trying on");
+                            tracing::warn!(servers = %self.shown, error = %cause, "NATS cannot be reached; still trying");
                             said = cause;
                         }
                     }
@@ -174,6 +179,8 @@ impl Connector {
 /// Follows the state of both connections.
 pub(crate) struct Watcher {
     link: Link,
+    /// The servers, for the log.
+    shown: Arc<str>,
     sender: watch::Sender<View>,
     nudge: Arc<Notify>,
 }
@@ -193,7 +200,7 @@ impl Watcher {
                 if seen.up {
                     tracing::info!("NATS is back");
                 } else {
-                    tracing::warn!("the link to NATS is down");
+                    tracing::warn!(servers = %self.shown, "the link to NATS is down");
                 }
             }
             tokio::select! {
@@ -203,6 +210,15 @@ impl Watcher {
             }
         }
     }
+}
+
+/// Writes where servers are, without the users and passwords that their URLs may have.
+fn shown(servers: &[ServerAddr]) -> Arc<str> {
+    let place = |server: &ServerAddr| match server.host() {
+        host if host.contains(':') => format!("[{host}]:{}", server.port()),
+        host => format!("{host}:{}", server.port()),
+    };
+    servers.iter().map(place).collect::<Vec<_>>().join(", ").into()
 }
 
 fn look(feed: &Client, ask: &Client) -> View {

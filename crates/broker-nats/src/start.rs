@@ -106,7 +106,7 @@ impl Starter {
                     self.failed(Op::Layout);
                     let cause = cause(&error, self.config.replicas);
                     if said != cause {
-                        tracing::warn!(error = cause, "the streams are not ready; trying on");
+                        tracing::warn!(error = cause, "the streams are not ready; still trying");
                         said = cause;
                     }
                 }

@@ -1,7 +1,7 @@
 //! One HTTP request, for commands that talk to a node.
 //!
 //! **Lives here:** a plain client; nodes are asked on the machine or inside the cluster, where there is no TLS.
-//! **Called by:** `publish`, `healthcheck`.
+//! **Called by:** `publish`, `healthcheck`; `tail` for the address.
 //! **Must not know:** what is asked.
 
 use std::{future::Future, pin::pin, process::ExitCode, time::Duration};
@@ -12,12 +12,10 @@ use hyper::{
     Request, StatusCode, Uri,
     body::Bytes,
     header::{AUTHORIZATION, CONTENT_TYPE, HOST},
+    http::uri::Authority,
 };
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-
-/// How long a node may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Largest answer that is read.
 const ANSWER_MAX_BYTES: usize = 1 << 20;
@@ -27,18 +25,36 @@ pub(crate) fn block_on(command: impl Future<Output = anyhow::Result<ExitCode>>) 
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(command)
 }
 
-/// Asks `uri` and returns the answer. With a body it is a POST of JSON under `key`.
-pub(crate) async fn ask(uri: &Uri, body: Option<(&str, String)>) -> anyhow::Result<(StatusCode, String)> {
+/// Returns the host and port of a URL, which must have this scheme.
+pub(crate) fn address(uri: &Uri, scheme: &str) -> anyhow::Result<String> {
     let authority = uri.authority().ok_or_else(|| anyhow!("`{uri}` has no host"))?;
-    if uri.scheme_str() != Some("http") {
-        bail!("`{uri}` must begin with http:// — this command speaks no TLS");
+    if uri.scheme_str() != Some(scheme) {
+        bail!("`{uri}` must begin with {scheme}:// — this command speaks no TLS");
     }
-    let address = format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(80));
+    let host = authority.host();
+    let place = authority.as_str().rsplit('@').next().unwrap_or_default();
+    // Not `port_u16`: it answers the same of a port that is too large and of none.
+    let port = match place.strip_prefix(host) {
+        None | Some("") => Some(80),
+        Some(rest) => rest.strip_prefix(':').and_then(|port| port.parse::<u16>().ok()),
+    };
+    let port = port.ok_or_else(|| anyhow!("the port of `{uri}` is not a number from 0 to 65535"))?;
+    Ok(format!("{host}:{port}"))
+}
+
+/// Asks `uri` and returns the answer, as far as it can be printed. With a body it is a POST of JSON under `key`.
+pub(crate) async fn ask(
+    uri: &Uri,
+    body: Option<(&str, String)>,
+    patience: Duration,
+) -> anyhow::Result<(StatusCode, String)> {
+    let address = address(uri, "http")?;
+    let authority = uri.authority().map_or("", Authority::as_str);
     let exchange = async {
         let socket =
             TcpStream::connect(&address).await.with_context(|| format!("nobody answers at {address}"))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await?;
-        let request = Request::builder().uri(uri.path()).header(HOST, authority.as_str());
+        let request = Request::builder().uri(uri.path()).header(HOST, authority);
         let request = match body {
             Some((key, json)) => request
                 .method("POST")
@@ -52,7 +68,7 @@ pub(crate) async fn ask(uri: &Uri, body: Option<(&str, String)>) -> anyhow::Resu
             let status = response.status();
             let body = Limited::new(response.into_body(), ANSWER_MAX_BYTES);
             let bytes = body.collect().await.map_err(|fault| anyhow!(fault))?.to_bytes();
-            anyhow::Ok((status, String::from_utf8_lossy(&bytes).into_owned()))
+            anyhow::Ok((status, printable(&String::from_utf8_lossy(&bytes))))
         };
         let mut answer = pin!(answer);
         tokio::select! {
@@ -61,9 +77,16 @@ pub(crate) async fn ask(uri: &Uri, body: Option<(&str, String)>) -> anyhow::Resu
             _ended = connection => answer.await.context("the connection ended without an answer"),
         }
     };
-    tokio::time::timeout(PATIENCE, exchange)
+    tokio::time::timeout(patience, exchange)
         .await
-        .with_context(|| format!("no answer from {address} in 5 s"))?
+        .with_context(|| format!("no answer from {address} in {patience:?}"))?
+}
+
+/// Marks what could move the cursor of a terminal or colour it: whoever answers may not be a node.
+fn printable(text: &str) -> String {
+    let plain =
+        |character: char| if character == '\n' || !character.is_control() { character } else { '\u{fffd}' };
+    text.chars().map(plain).collect()
 }
 
 #[cfg(test)]
@@ -91,7 +114,7 @@ mod tests {
         let answers = runtime.block_on(async {
             let mut answers = Vec::new();
             for _ in 0..times {
-                answers.push(ask(&uri, None).await);
+                answers.push(ask(&uri, None, Duration::from_secs(30)).await);
             }
             answers
         });
@@ -112,5 +135,29 @@ mod tests {
         for answer in ask_one_that_closes("", 3) {
             assert!(answer.is_err());
         }
+    }
+    #[test]
+    fn an_address_has_a_port_that_exists() {
+        let of = |uri: &str| address(&uri.parse().expect("a URL"), "http").map_err(|fault| fault.to_string());
+        for (uri, found) in [
+            ("http://1:81/v1/publish", "1:81"),
+            ("http://node", "node:80"),
+            ("http://[::1]:8001/", "[::1]:8001"),
+            ("http://[::1]/", "[::1]:80"),
+            ("http://ana:8001@node/", "node:80"),
+        ] {
+            assert_eq!(of(uri).as_deref(), Ok(found), "{uri}");
+        }
+        for uri in ["http://1:80010/", "http://1:65536/", "http://[::1]:99999/", "http://ana:1@node:80010/"] {
+            assert!(of(uri).is_err_and(|fault| fault.contains("is not a number from 0 to 65535")), "{uri}");
+        }
+        assert!(of("https://node/").is_err_and(|fault| fault.contains("must begin with http://")));
+    }
+
+    #[test]
+    fn an_answer_cannot_steer_the_terminal() {
+        let text = "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\na\u{1b}[2Jb\r\nc";
+        let answer = ask_one_that_closes(text, 1).remove(0).expect("an answer");
+        assert_eq!(answer.1, "a\u{fffd}[2Jb\u{fffd}\nc");
     }
 }

@@ -4,12 +4,15 @@
 //! **Called by:** `main`.
 //! **Must not know:** what makes a node healthy.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use hyper::Uri;
 
 use crate::{ask, complain, say};
+
+/// How long a node may take to answer: less than the runtime waits for this command, which then says why.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Arguments of `carillon healthcheck`.
 #[derive(Debug, clap::Args)]
@@ -29,7 +32,7 @@ impl Healthcheck {
         let uri: Uri = format!("{}/{path}", self.admin.trim_end_matches('/'))
             .parse()
             .with_context(|| format!("`{}` is not a URL such as http://127.0.0.1:9000", self.admin))?;
-        let (status, answer) = ask::ask(&uri, None).await?;
+        let (status, answer) = ask::ask(&uri, None, PATIENCE).await?;
         if status.is_success() {
             say(answer.trim_end());
             Ok(ExitCode::SUCCESS)

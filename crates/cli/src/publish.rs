@@ -4,9 +4,10 @@
 //! **Called by:** `main`.
 //! **Must not know:** HTTP.
 
-use std::{collections::BTreeMap, process::ExitCode};
+use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
+use carillon_config::environment;
 use hyper::{StatusCode, Uri};
 use serde_json::{
     Value,
@@ -14,6 +15,9 @@ use serde_json::{
 };
 
 use crate::{ask, complain, say};
+
+/// How long a node may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Arguments of `carillon publish`.
 #[derive(Debug, clap::Args)]
@@ -31,9 +35,10 @@ pub(crate) struct Publish {
     /// The publish API of a node.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8001")]
     api: String,
-    /// The API key.
-    #[arg(long, default_value = "dev")]
-    key: String,
+    /// The API key. Without this option it is read from the variable CARILLON_KEY, which the list of processes does
+    /// not show to everybody; without that it is `dev`.
+    #[arg(long)]
+    key: Option<String>,
 }
 
 impl Publish {
@@ -42,7 +47,8 @@ impl Publish {
         let uri: Uri = format!("{}/v1/publish", self.api.trim_end_matches('/'))
             .parse()
             .with_context(|| format!("`{}` is not a URL such as http://127.0.0.1:8001", self.api))?;
-        let (status, answer) = ask::ask(&uri, Some((&self.key, self.message()?))).await?;
+        let key = self.key.clone().or_else(environment::api_key).unwrap_or_else(|| "dev".to_owned());
+        let (status, answer) = ask::ask(&uri, Some((&key, self.message()?)), PATIENCE).await?;
         if status.is_success() {
             say(&answer);
             Ok(ExitCode::SUCCESS)
@@ -93,7 +99,7 @@ mod tests {
             event: None,
             id: Some("k1".to_owned()),
             api: String::new(),
-            key: String::new(),
+            key: None,
         }
     }
 

@@ -4,11 +4,11 @@
 //! **Called by:** `main`; `dev` with a configuration of its own.
 //! **Must not know:** parts.
 
-use std::{path::Path, process::ExitCode, time::Duration};
+use std::{io::ErrorKind, path::Path, process::ExitCode, time::Duration};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use carillon_config::{Config, Faults, environment};
-use carillon_gateway::{Addresses, Asset, Ended, Gateway};
+use carillon_gateway::{Addresses, Asset, Ended, Gateway, StartError};
 use carillon_tasks::Tasks;
 
 use crate::{complain, say};
@@ -30,7 +30,10 @@ pub(crate) fn serve(path: Option<&Path>) -> anyhow::Result<ExitCode> {
 /// Says every fault of a configuration.
 pub(crate) fn check(path: Option<&Path>) -> anyhow::Result<ExitCode> {
     match Config::load(path, environment::variables()) {
-        Ok(_config) => {
+        Ok(config) => {
+            for warning in config.warnings() {
+                complain(&format!("warning: {warning}"));
+            }
             say("the configuration is good");
             Ok(ExitCode::SUCCESS)
         }
@@ -54,6 +57,9 @@ pub(crate) fn run(
 ) -> anyhow::Result<ExitCode> {
     let logs = carillon_telemetry::logs(config.log.format, &config.log.directives)
         .context("the log cannot be started")?;
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
     let revision = option_env!("CARILLON_REVISION").unwrap_or("unknown");
     let metrics = carillon_telemetry::install(env!("CARGO_PKG_VERSION"), revision)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -64,7 +70,7 @@ pub(crate) fn run(
         .context("the system gives no threads")?;
     let ended = runtime.block_on(async {
         let tasks = Tasks::new(runtime.handle().clone());
-        let gateway = Gateway::start(config, metrics, tasks, page).await?;
+        let gateway = Gateway::start(config, metrics, tasks, page).await.map_err(explained)?;
         let at = gateway.addresses();
         tracing::info!(
             public = %at.public,
@@ -86,4 +92,18 @@ pub(crate) fn run(
             ExitCode::FAILURE
         }
     })
+}
+
+/// Says what to do about an address that is taken: the first fault that many meet.
+fn explained(fault: StartError) -> anyhow::Error {
+    if let StartError::Listen { key, source, .. } = &fault
+        && source.kind() == ErrorKind::AddrInUse
+    {
+        let door = key.split('.').next().unwrap_or(key);
+        return anyhow!(
+            "{fault}: {source}. Another carillon may be running: stop it, or choose another address with `{key}` \
+             (`carillon dev`: --{door})"
+        );
+    }
+    fault.into()
 }

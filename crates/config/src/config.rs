@@ -28,6 +28,9 @@ use crate::{
 /// A configuration file cannot be larger.
 const FILE_MAX_BYTES: u64 = 1 << 20;
 
+/// What `public.max_connections` is when it is not written.
+pub const DEFAULT_MAX_CONNECTIONS: usize = 100_000;
+
 /// The whole configuration of a process.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -282,6 +285,19 @@ impl Config {
     pub fn dev(env: impl IntoIterator<Item = (String, String)>) -> Result<Self, Faults> {
         let config = Self::from_text("environment", DEV, env)?;
         Ok(Self { dev: true, ..config })
+    }
+
+    /// Returns what may run and was hardly meant, a sentence each.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let examples = self.keys.iter().filter(|key| key.secret.is_example());
+        let warning = |key: &KeyRecord| {
+            format!(
+                "the secret_sha256 of the key `{}` is an example: no API key fits it; `carillon key new` makes one",
+                key.id
+            )
+        };
+        examples.map(warning).collect()
     }
 
     /// Returns the classes that a channel rule uses, by name: those that the broker must keep.

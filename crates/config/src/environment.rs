@@ -1,6 +1,6 @@
 //! The environment: the only place of the program that reads it, and how its names stand for keys.
 //!
-//! **Lives here:** `CARILLON__SECTION__KEY`.
+//! **Lives here:** `CARILLON__SECTION__KEY`, and `CARILLON_KEY` of the command line.
 //! **Called by:** `cli` reads; `merge` translates.
 //! **Must not know:** which keys there are.
 
@@ -17,6 +17,12 @@ pub fn variables() -> Vec<(String, String)> {
         .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
         .filter(|(name, _)| name.starts_with(PREFIX))
         .collect()
+}
+
+/// Returns the API key that a command of this process publishes with.
+#[must_use]
+pub fn api_key() -> Option<String> {
+    std::env::var_os("CARILLON_KEY").map(|key| key.to_string_lossy().into_owned())
 }
 
 /// Returns the path of the key that a variable stands for: `CARILLON__BROKER__NATS__PREFIX` is `broker.nats.prefix`.

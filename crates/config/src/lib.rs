@@ -18,7 +18,8 @@ mod table;
 mod unit;
 
 pub use config::{
-    Admin, Api, Auth, Broker, Client, Config, Log, Nats, NatsCredentials, Node, Public, Secret,
+    Admin, Api, Auth, Broker, Client, Config, DEFAULT_MAX_CONNECTIONS, Log, Nats, NatsCredentials, Node,
+    Public, Secret,
 };
 pub use faults::{Fault, Faults};
 pub use reference::reference;

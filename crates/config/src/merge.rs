@@ -135,6 +135,11 @@ impl Values {
             faults.add(Fault::new(variable, text));
             return;
         }
+        if let Some(key) = table::section(&path).and_then(|section| section.keys.first()) {
+            let example = environment::variable(&format!("{path}.{}", key.name));
+            faults.add(Fault::new(variable, format!("a section without a key; one is {example}")));
+            return;
+        }
         // Spelt in another case, two variables could stand for one key.
         if table::key_at(&path).is_none() || environment::variable(&path) != variable {
             faults.add(Fault::new(&variable, unknown(&path, "variable")));

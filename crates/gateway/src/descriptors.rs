@@ -4,6 +4,7 @@
 //! **Called by:** `wiring`, once.
 //! **Must not know:** what descriptors are used for.
 
+use carillon_config::DEFAULT_MAX_CONNECTIONS;
 use carillon_node::POLITE_RESERVE;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -28,7 +29,8 @@ pub(crate) fn clients_that_fit(wanted: usize, publishers: usize) -> usize {
     let room = room(current, publishers);
     if room < wanted.min(FEW) {
         tracing::warn!(wanted, room, descriptors = current, "{FEWER_FIT}");
-    } else if room < wanted {
+    } else if room < wanted && wanted != DEFAULT_MAX_CONNECTIONS {
+        // The default is more than most need, and nobody asked for it.
         tracing::info!(wanted, room, descriptors = current, "{FEWER_FIT}");
     }
     room.min(wanted)

@@ -73,7 +73,8 @@ impl Gateway {
                 return Ended::Fatal(why);
             }
         }
-        tracing::info!(drain = ?self.drain, clients = self.node.connections(), "stopping");
+        let sockets = self.node.connections();
+        tracing::info!(drain = ?self.drain, sockets, "stopping; a second signal cuts at once");
         self.tasks.enter(Phase::Draining);
         metric::DRAINING.gauge(&[]).set(1.0);
         let end = clock::now().checked_add(self.drain.saturating_add(self.grace));
@@ -91,7 +92,7 @@ impl Gateway {
             () = tokio::time::sleep(patience) => false,
         };
         if !clean {
-            tracing::warn!(clients = self.node.connections(), "cutting what is left");
+            tracing::warn!(sockets = self.node.connections(), "cutting what is left");
             self.node.cut();
             clean = tokio::time::timeout(LAST_MOMENT.saturating_mul(2), joined).await.is_ok() && clean;
         }

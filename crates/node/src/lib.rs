@@ -13,6 +13,7 @@ mod mailbox;
 mod node;
 mod publish;
 mod recent;
+mod refused;
 mod router;
 mod shown;
 mod wheel;

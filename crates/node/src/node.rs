@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use carillon_auth::TokenVerifier;
+use carillon_auth::{BadToken, TokenVerifier};
 use carillon_broker::{Broker, Health};
 use carillon_hub::Render;
 use carillon_model::{ErrorCode, Refusal, UnixMillis};
@@ -29,6 +29,7 @@ use crate::{
     Router, Worker,
     mailbox::Mail,
     recent::RecentKeys,
+    refused::Refused,
     worker::{self, Seed},
 };
 
@@ -69,6 +70,7 @@ pub struct Node {
     parts: Parts,
     loads: Arc<[AtomicUsize]>,
     accepted: RecentKeys,
+    refused: Refused,
     broker: watch::Receiver<Health>,
     began: Instant,
     /// When each worker turned last, in milliseconds since `began`.
@@ -98,7 +100,15 @@ impl Node {
         let loads = (0..workers).map(|_| AtomicUsize::new(0)).collect();
         let turned = (0..workers).map(|_| AtomicU64::new(0)).collect();
         let broker = parts.broker.health();
-        Arc::new(Self { parts, loads, accepted: RecentKeys::default(), broker, began: clock::now(), turned })
+        Arc::new(Self {
+            parts,
+            loads,
+            accepted: RecentKeys::default(),
+            refused: Refused::default(),
+            broker,
+            began: clock::now(),
+            turned,
+        })
     }
 
     /// Starts a thread for every worker. Each ends after a drain, when its connections are gone, or is cut.
@@ -173,17 +183,22 @@ impl Node {
         let result = self.check_token(token, now);
         let shown = match &result {
             Ok(_) => "ok",
-            Err(refusal) if refusal.code == ErrorCode::TokenExpired => "expired",
-            Err(_) => "invalid",
+            // Nobody did anything wrong, and the client was told what to do.
+            Err(bad) if bad.refusal.code == ErrorCode::TokenExpired => "expired",
+            Err(bad) => {
+                self.refused.tell(bad.check, now);
+                "invalid"
+            }
         };
         metric::AUTH.counter(&[("method", "token"), ("result", shown)]).increment(1);
-        result
+        result.map_err(|bad| bad.refusal)
     }
 
-    fn check_token(&self, token: &str, now: Instant) -> Result<Identity, Refusal> {
+    fn check_token(&self, token: &str, now: Instant) -> Result<Identity, BadToken> {
         let Some(tokens) = &self.parts.tokens else {
             let message = "this server takes no tokens; the operator sets auth.token_secret";
-            return Err(Refusal::new(ErrorCode::Unauthorized, message));
+            let refusal = Refusal::new(ErrorCode::Unauthorized, message);
+            return Err(BadToken { refusal, check: "auth.token_secret is not set" });
         };
         let unix = UnixMillis::new(u64::try_from(clock::since_1970().as_millis()).unwrap_or(u64::MAX));
         let claims = tokens.verify(token, unix)?;

@@ -16,7 +16,7 @@ fn verifier() -> TokenVerifier {
 }
 
 fn refused(token: &str) -> ErrorCode {
-    verifier().verify(token, NOW).expect_err(token).code
+    verifier().verify(token, NOW).expect_err(token).refusal.code
 }
 
 #[test]
@@ -88,6 +88,51 @@ fn issuer_and_audience_are_required_where_they_are_configured() {
     for bad in
         [with("eve", "carillon"), with("shop", "other"), signed(&json!({"sub": "ana", "exp": 1_000_060}))]
     {
-        assert_eq!(strict.verify(&bad, NOW).expect_err("refused").code, ErrorCode::Unauthorized);
+        assert_eq!(strict.verify(&bad, NOW).expect_err("refused").refusal.code, ErrorCode::Unauthorized);
     }
+}
+
+#[test]
+fn the_operator_learns_which_check_failed_and_the_client_does_not() {
+    let strict = TokenVerifier::new(SECRET, Some("shop"), Some("carillon"));
+    let claims = json!({"sub": "ana", "exp": 1_000_060, "iss": "shop", "aud": "carillon"});
+    let with = |name: &str, value: Value| {
+        let mut claims = claims.clone();
+        claims.as_object_mut().unwrap().insert(name.to_owned(), value);
+        signed(&claims)
+    };
+    let without = |name: &str| {
+        let mut claims = claims.clone();
+        claims.as_object_mut().unwrap().remove(name);
+        signed(&claims)
+    };
+    let key = |secret: &[u8]| EncodingKey::from_secret(secret);
+    let other_secret = jsonwebtoken::encode(&Header::default(), &claims, &key(b"another")).unwrap();
+    let other_hash = jsonwebtoken::encode(&Header::new(Algorithm::HS512), &claims, &key(SECRET)).unwrap();
+    let told = |token: &str| {
+        let bad = strict.verify(token, NOW).expect_err(token);
+        (bad.check, bad.refusal.message)
+    };
+    for (token, check) in [
+        (other_secret, "it is not signed with auth.token_secret"),
+        (other_hash, "it is not signed with HS256"),
+        (with("iss", json!("eve")), "its `iss` is not auth.issuer"),
+        (with("aud", json!("other")), "its `aud` does not contain auth.audience"),
+        ("no-token".to_owned(), "it is no JWT"),
+    ] {
+        assert_eq!(told(&token), (check, "the token is not valid here".into()), "{token}");
+    }
+    let lacks = "it lacks `iss` or `aud`, which auth.issuer and auth.audience ask for";
+    let claims = "it is no JWT with `sub` (text), `exp` (seconds) and `channels` (a list)";
+    for (token, check) in [
+        (without("iss"), lacks),
+        (without("aud"), lacks),
+        (without("exp"), claims),
+        (without("sub"), claims),
+        (with("sub", json!(7)), claims),
+    ] {
+        let (found, message) = told(&token);
+        assert!(found == check && message.starts_with("the token must be a JWT with"), "{found}: {message}");
+    }
+    assert_eq!(told(&with("nbf", json!(1_000_031))).0, "its time (`nbf`) has not come; do the clocks agree?");
 }

@@ -64,7 +64,8 @@ fn tokens_are_possible(reader: &mut Reader, rules: &[ChannelRule]) {
     let asking = rules.iter().find(|rule| rule.access == Access::Token);
     if let (Some(rule), false) = (asking, secret_is_given) {
         let text = format!(
-            "required: the channel rule `{}` asks for tokens; give a secret, or give the rule auth = \"public\"",
+            "required: the channel rule `{}` asks for tokens; draw a secret with `openssl rand -base64 48 > token.key` \
+             and name the file in auth.token_secret_file, or give the rule auth = \"public\"",
             rule.name
         );
         reader.fault("auth.token_secret", text);

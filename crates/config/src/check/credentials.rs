@@ -62,7 +62,7 @@ fn weakness(secret: &str) -> Option<String> {
     let bytes = secret.len();
     let lower = secret.to_ascii_lowercase();
     let characters: BTreeSet<_> = secret.chars().collect();
-    let drawn = "draw one with `openssl rand -base64 32`";
+    let drawn = "draw one with `openssl rand -base64 48`";
     let repeats =
         |unit: &usize| secret.as_bytes().chunks(*unit).all(|part| secret.as_bytes().starts_with(part));
     if SAMPLES.iter().any(|sample| lower.contains(sample))

@@ -6,7 +6,7 @@ use carillon_model::{Access, ChannelName};
 
 use super::*;
 use crate::{
-    config::Broker,
+    config::{Broker, DEFAULT_MAX_CONNECTIONS},
     table::{Kind, Preset, SECTIONS, Shape},
 };
 
@@ -64,7 +64,8 @@ fn the_least_that_starts_has_every_default() {
     assert_eq!(config.public.listen.to_string(), "0.0.0.0:8000");
     assert_eq!(config.api.listen.to_string(), "127.0.0.1:8001");
     assert_eq!(config.admin.listen.to_string(), "127.0.0.1:9000");
-    assert_eq!((config.public.max_connections.get(), config.public.accept_rate.get()), (100_000, 2000));
+    assert_eq!(config.public.max_connections.get(), DEFAULT_MAX_CONNECTIONS);
+    assert_eq!(config.public.accept_rate.get(), 2000);
     assert_eq!((config.client.frame_max_bytes, config.client.outbox_max_bytes), (65_536, 1 << 20));
     assert_eq!(config.client.connection_age_max.as_secs(), 1800);
     assert_eq!((config.node.drain.as_secs(), config.node.grace.as_secs()), (30, 15));
@@ -275,7 +276,12 @@ fn a_variable_that_sets_nothing_is_a_fault() {
     for (name, value, right) in [
         ("CARILLON__CLIENT__HEARTBEET", "1s", "unknown variable; did you mean CARILLON__CLIENT__HEARTBEAT?"),
         ("CARILLON__client__heartbeat", "1s", "unknown variable; did you mean CARILLON__CLIENT__HEARTBEAT?"),
-        ("CARILLON__CLIENT", "1s", "unknown variable"),
+        ("CARILLON__CLIENT", "1s", "a section without a key; one is CARILLON__CLIENT__HEARTBEAT"),
+        (
+            "CARILLON__HISTORY__SHORT",
+            "1s",
+            "a section without a key; one is CARILLON__HISTORY__SHORT__MAX_AGE",
+        ),
         ("CARILLON__", "1s", "unknown variable"),
         ("CARILLON__KEYS__0__ID", "a", "the environment cannot set [[keys]]: write the list in the file"),
         ("CARILLON__CHANNELS", "a", "the environment cannot set [[channels]]: write the list in the file"),

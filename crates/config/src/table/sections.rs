@@ -51,7 +51,8 @@ pub(crate) static SECTIONS: &[Section] = &[
                 count(1, 10_000_000),
                 Is("100000"),
                 "Client connections at most; further ones are refused. Each needs a file descriptor: where the process \
-                 may have too few, the number is lowered to what fits, and the log says so at the start.",
+                 may have too few, the number is lowered to what fits: the metric `carillon_connections_limit` shows \
+                 it, and the log says so at the start where this is set or fewer than 1000 fit.",
             ),
             key(
                 "handshake_timeout",
@@ -359,8 +360,8 @@ pub(crate) static SECTIONS: &[Section] = &[
                 "overflow",
                 Choice(&["close"]),
                 Is("close"),
-                "What happens to a client that reads more slowly than its channels speak: it is closed, and comes \
-                 back to recover.",
+                "What happens to a client that reads more slowly than its channels speak: it is closed with 4101, and \
+                 comes back after a second.",
             ),
             key("message_max", size(64, MIB), Is("64KiB"), "Largest data of one message."),
         ],

@@ -140,6 +140,7 @@ fn channel_rules_make_sense_together() {
         token.len() == 1 && token[0].starts_with("auth.token_secret   required: the channel rule `all`"),
         "{token:?}"
     );
+    assert!(token[0].contains("name the file in auth.token_secret_file"), "the usual way: {token:?}");
     assert_eq!(rules("[[channels]]\n").len(), 2);
     assert!(rules(&rule("a b", "x"))[0].contains("a rule's name is made of"));
     assert!(rules(&rule("a", "x y"))[0].contains("no channel name contains ' '"));
