@@ -11,6 +11,8 @@ const PATIENCE_MS = 30_000;
 const ARGUMENTS = [
   '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
   '--disable-component-update', '--disable-sync',
+  // A website whose owner lets its name lead to this machine.
+  '--host-resolver-rules=MAP website.example 127.0.0.1',
 ];
 
 const pages = [];
