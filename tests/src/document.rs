@@ -58,7 +58,8 @@ impl Document {
     pub fn links(&self) -> Vec<PathBuf> {
         let folder = Path::new(&self.name).parent().unwrap_or(Path::new(""));
         let links = self.text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
-        links.filter(|link| !link.starts_with("http")).map(|link| folder.join(link)).collect()
+        let files = links.filter(|link| !link.starts_with("http")).filter_map(|link| link.split('#').next());
+        files.map(|file| folder.join(file)).collect()
     }
 
     /// Returns the only block of a language that has `part` in it.

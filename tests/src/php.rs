@@ -1,16 +1,19 @@
 //! Real PHP, with our client for it.
 //!
-//! **Lives here:** finding `php`, running a script or a piece of one against a gateway.
+//! **Lives here:** finding `php`, running a script or a piece of one against a gateway, serving pages.
 //! **Called by:** tests that publish as PHP applications do.
 //! **Must not know:** the client's insides.
 
 use std::{
     env,
+    net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::Command,
+    thread::sleep,
+    time::Duration,
 };
 
-use crate::process::Process;
+use crate::{gateway::PATIENCE, process::Process};
 
 /// Whether PHP loads its extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,4 +61,30 @@ pub fn piece(code: &str, environment: &[(&str, &str)]) -> Process {
     command.args(["-d", "display_errors=stderr", "-r", &code]);
     command.env("CARILLON_CLIENT", client).envs(environment.iter().copied());
     Process::start(&mut command)
+}
+
+/// Starts PHP's own web server, with a page or with what else its command line takes, and waits until it listens.
+///
+/// # Panics
+/// When it does not.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "waits for a PHP server outside any runtime")]
+pub fn serve(arguments: &[&str], environment: &[(&str, &str)]) -> (Process, SocketAddr) {
+    // PHP cannot choose a port and tell; another process may take the one that was free.
+    for _ in 0..5 {
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let free = free.expect("the system has ports");
+        let mut command = php(Extensions::Installed);
+        command.args(["-S", &free.to_string()]).args(arguments).envs(environment.iter().copied());
+        let mut server = Process::start(&mut command);
+        let deadline = carillon_tasks::clock::now() + PATIENCE;
+        while !server.has_ended() {
+            if TcpStream::connect(free).is_ok() {
+                return (server, free);
+            }
+            assert!(carillon_tasks::clock::now() < deadline, "php -S does not listen");
+            sleep(Duration::from_millis(10));
+        }
+    }
+    panic!("php -S found no port");
 }

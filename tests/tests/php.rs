@@ -1,15 +1,10 @@
 //! What PHP applications use: our client, with curl and without, and the example page.
-#![expect(clippy::disallowed_methods, reason = "waits for a PHP server outside any runtime")]
 
-use std::{
-    net::{SocketAddr, TcpListener, TcpStream},
-    process::Command,
-    time::Duration,
-};
+use std::process::Command;
 
 use carillon_tests::{
     client::Client,
-    gateway::{Gateway, PATIENCE},
+    gateway::Gateway,
     http,
     php::{self, Extensions},
     process::Process,
@@ -56,34 +51,14 @@ fn the_client_is_written_in_php_7_2() {
     succeeds(&mut script(Extensions::Installed, "tests/syntax72.php"), " files, 0 faults");
 }
 
-/// PHP's own web server with one page, once it listens.
-fn serve_page(page: &str, environment: &[(&str, &str)]) -> (Process, SocketAddr) {
-    // PHP cannot choose a port and tell; another process may take the one that was free.
-    for _ in 0..5 {
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let free = free.expect("the system has ports");
-        let mut command = php::php(Extensions::Installed);
-        command.args(["-S", &free.to_string()]).arg(php::folder().join(page));
-        let mut server = Process::start(command.envs(environment.iter().copied()));
-        let deadline = carillon_tasks::clock::now() + PATIENCE;
-        while !server.has_ended() {
-            if TcpStream::connect(free).is_ok() {
-                return (server, free);
-            }
-            assert!(carillon_tasks::clock::now() < deadline, "php -S does not listen");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-    panic!("php -S found no port");
-}
-
 #[tokio::test]
 async fn a_form_that_is_posted_to_the_example_page_reaches_a_browser() {
     let gateway = Gateway::dev(&[]);
     let mut client = Client::subscribed(&gateway.ws(""), &["orders.7"]).await;
     let (api, ws) = (format!("http://{}", gateway.api), format!("ws://{}", gateway.public));
     let environment = [("CARILLON_API", &*api), ("CARILLON_WS", &*ws), ("CARILLON_KEY", "dev")];
-    let (_server, page) = serve_page("examples/legacy.php", &environment);
+    let script = php::folder().join("examples/legacy.php");
+    let (_server, page) = php::serve(&[script.to_str().expect("UTF-8")], &environment);
 
     let shown = http::get(page, "/").await;
     assert_eq!(shown.status, 200);
@@ -93,6 +68,10 @@ async fn a_form_that_is_posted_to_the_example_page_reaches_a_browser() {
     let form = [("Content-Type", "application/x-www-form-urlencoded")];
     let saved = http::post(page, "/", &form, "status=shipped").await;
     assert!(saved.body.contains("Saved and told everybody: shipped"), "{}", saved.body);
+    // Who has saved sees it too, without waiting for the message.
+    for shows in ["<b id=\"status\">shipped</b>", "<option selected>shipped</option>"] {
+        assert!(saved.body.contains(shows), "{}", saved.body);
+    }
     let message = client.message().await;
     assert_eq!(message["event"], "status");
     assert_eq!(message["data"], json!({"id": 7, "status": "shipped"}));

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes sure that what the build and the tests take for granted is there: a C compiler for the crates that carry C,
 # git for the tidy test, python3 for the other scripts here, curl for the README, openssl for certificates, prlimit for
-# running out of descriptors. Says nothing when they are.
+# running out of descriptors, systemd-analyze for the unit. Says nothing when they are.
 set -euo pipefail
 
 missing=()
@@ -11,6 +11,7 @@ command -v python3 >/dev/null 2>&1 || missing+=(python3)
 command -v openssl >/dev/null 2>&1 || missing+=(openssl)
 command -v curl >/dev/null 2>&1 || missing+=(curl)
 command -v prlimit >/dev/null 2>&1 || missing+=(util-linux)
+command -v systemd-analyze >/dev/null 2>&1 || missing+=(systemd)
 [ "${#missing[@]}" -gt 0 ] || exit 0
 
 as_root() {

@@ -13,10 +13,11 @@ $key = getenv('CARILLON_KEY') ? getenv('CARILLON_KEY') : 'dev';
 
 $order = 7;
 $states = array('paid', 'packed', 'shipped', 'delivered');
+$status = 'unknown'; // a real shop reads it from its database
 $message = '';
 
-if ($_SERVER['REQUEST_METHOD'] == 'POST') {
-    $status = isset($_POST['status']) ? $_POST['status'] : '';
+if (isset($_POST['status']) && in_array($_POST['status'], $states, true)) {
+    $status = $_POST['status'];
     // ... here the shop updates its database, as ever ...
 
     // A shop must go on selling when the gateway is away: the failure is logged, and the page says so.
@@ -33,12 +34,12 @@ header('Content-Type: text/html; charset=UTF-8');
 <head><title>Order <?php echo $order; ?></title></head>
 <body>
 <h1>Order <?php echo $order; ?></h1>
-<p>Status: <b id="status">unknown</b> <small id="link"></small></p>
+<p>Status: <b id="status"><?php echo $status; ?></b> <small id="link"></small></p>
 <p id="message"><?php echo htmlspecialchars($message, ENT_QUOTES, 'UTF-8'); ?></p>
 <form method="post" action="">
   <select name="status">
 <?php foreach ($states as $state) { ?>
-    <option><?php echo $state; ?></option>
+    <option<?php echo $state == $status ? ' selected' : ''; ?>><?php echo $state; ?></option>
 <?php } ?>
   </select>
   <input type="submit" value="Save">

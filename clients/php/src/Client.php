@@ -250,8 +250,11 @@ class Client
         if (isset($parts['user']) || isset($parts['query']) || preg_match('/[^\x21-\x7e]/', $this->url)) {
             return 'the url holds more than scheme, host, port and path';
         }
+        if ($this->key === '') {
+            return 'the key is empty; when it comes from a variable of the environment, is that set?';
+        }
         if (!preg_match('/^[\x21-\x7e]+$/D', $this->key)) {
-            return 'the key is empty or holds spaces or line breaks; when it comes from a file, trim it';
+            return 'the key holds spaces or line breaks; when it comes from a file, trim it';
         }
         if ($unknown) {
             return 'unknown option ' . implode(', ', $unknown) . '; known are ' . implode(', ', $known);

@@ -100,11 +100,18 @@ return [
         }
     },
     'example: the legacy page publishes what is posted' => function () {
-        $page = '$_SERVER["REQUEST_METHOD"] = "POST"; $_POST = ["status" => "<b>shipped</b>"];'
-            . 'require ' . var_export(dirname(__DIR__) . '/examples/legacy.php', true) . ';';
-        list($code, $output, $errors) = php($page);
+        $posted = function ($status) {
+            return php('$_POST = ["status" => ' . var_export($status, true) . '];'
+                . 'require ' . var_export(dirname(__DIR__) . '/examples/legacy.php', true) . ';');
+        };
+        list($code, $output, $errors) = $posted('shipped');
         same([0, ''], [$code, $errors], 'the page');
         holds(strpos($output, 'Saved and told everybody') !== false, "the page: $output");
-        holds(strpos($output, '<b>shipped') === false, 'what was posted is escaped');
+        foreach (['<b>shipped</b>', ['shipped']] as $hostile) {
+            list($code, $output, $errors) = $posted($hostile);
+            same([0, ''], [$code, $errors], 'the page');
+            holds(strpos($output, 'Saved') === false, 'what is no status is neither saved nor shown');
+            holds(strpos($output, '<b>shipped') === false, 'what is no status is neither saved nor shown');
+        }
     },
 ];

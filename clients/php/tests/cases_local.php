@@ -30,7 +30,7 @@ $good = 'http://127.0.0.1:8001';
 return [
     'arguments: url without scheme' => misused('the url has no http://', '127.0.0.1:8001', 'dev', []),
     'arguments: url with a password' => misused('the url holds more', 'http://a:b@127.0.0.1', 'dev', []),
-    'arguments: key with a line break' => misused('the key is empty or holds spaces', $good, "dev\n", []),
+    'arguments: key with a line break' => misused('the key holds spaces', $good, "dev\n", []),
     'arguments: no key' => misused('the key is empty', $good, false, []),
     'arguments: unknown option' => misused('unknown option on_eror; known are on_error', $good, 'dev', ['on_eror' => 'log']),
     'arguments: seconds for milliseconds' => misused('timeout_ms is a whole number', $good, 'dev', ['timeout_ms' => 0.5]),

@@ -24,6 +24,7 @@ page is written from the table in the program, and a test compares them.
   `carillon_build_info` and `carillon_broker_connected` begin when there is something to say.
 - The labels below have the values below and no others. A channel, a user, a connection, an address or a path is never
   a label: nothing that a client or a publisher chooses makes a series.
+- Connections of each node: `sum by (instance) (carillon_connections)`.
 - Gauges and counters can be added up over nodes. So can histograms: take quantiles of the sum, as in
   `histogram_quantile(0.99, sum by (le) (rate(carillon_delivery_latency_seconds_bucket[5m])))`.
 
