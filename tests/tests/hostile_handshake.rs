@@ -145,7 +145,8 @@ async fn slow_handshakes_are_ended() {
     };
     tokio::join!(silent, trickle, idle, deaf, busy);
     let took = clock::now() - began;
-    assert!((Duration::from_millis(900)..PATIENCE).contains(&took), "{took:?}");
+    // By default it would be 10 s for the first of them and 20 s for the last.
+    assert!((Duration::from_millis(900)..Duration::from_secs(15)).contains(&took), "{took:?}");
     let timeouts = rejected("timeout");
     eventually("all are counted", || async { (gateway.metric(&timeouts).await > 4.5).then_some(()) }).await;
     Healthy::new(&gateway).await.check(&gateway).await;

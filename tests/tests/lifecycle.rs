@@ -261,8 +261,8 @@ async fn a_handshake_under_way_is_finished_and_told_goodbye() {
     half.send(begin).await;
     gateway.signal("TERM");
     let _answer = gateway.until("/readyz", |answer| answer.status == 503).await;
-    refuses_sockets(gateway.public).await;
     half.send(rest).await;
+    refuses_sockets(gateway.public).await;
     assert!(
         half.head().await.starts_with("HTTP/1.1 101"),
         "a proxy or a browser would call anything else a failure"
@@ -326,7 +326,12 @@ async fn a_client_that_ignores_the_close_does_not_keep_the_process() {
 
 #[tokio::test]
 async fn connections_that_nobody_uses_do_not_keep_the_process() {
-    let mut gateway = dev("10m", "1m");
+    let mut gateway = Gateway::dev(&[
+        ("CARILLON__NODE__DRAIN", "10m"),
+        ("CARILLON__NODE__GRACE", "1m"),
+        // Longer than what is waited for.
+        ("CARILLON__PUBLIC__HANDSHAKE_TIMEOUT", "60s"),
+    ]);
     let mut idle = Vec::new();
     for address in [gateway.public, gateway.api, gateway.admin] {
         // One that never said anything, and one that is kept open after an answer.

@@ -5,7 +5,7 @@
 set -euo pipefail
 
 present() {
-    [ -x /usr/sbin/nginx ] || command -v nginx >/dev/null 2>&1
+    [ -x /usr/sbin/nginx ]
 }
 
 fail() {
@@ -32,4 +32,4 @@ fi
 echo "nginx.sh: installing nginx-light" >&2
 as_root apt-get update -qq
 as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nginx-light >&2
-present || fail "nginx-light is installed, but there is no nginx"
+present || fail "nginx-light is installed, but there is no /usr/sbin/nginx"

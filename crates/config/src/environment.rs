@@ -19,10 +19,11 @@ pub fn variables() -> Vec<(String, String)> {
         .collect()
 }
 
-/// Returns the API key that a command of this process publishes with.
+/// Returns the API key that a command of this process publishes with. One that is empty is none.
 #[must_use]
 pub fn api_key() -> Option<String> {
-    std::env::var_os("CARILLON_KEY").map(|key| key.to_string_lossy().into_owned())
+    let key = std::env::var_os("CARILLON_KEY").map(|key| key.to_string_lossy().into_owned());
+    key.filter(|key| !key.is_empty())
 }
 
 /// Returns the path of the key that a variable stands for: `CARILLON__BROKER__NATS__PREFIX` is `broker.nats.prefix`.
