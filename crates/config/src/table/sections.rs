@@ -52,7 +52,7 @@ pub(crate) static SECTIONS: &[Section] = &[
                 Is("100000"),
                 "Client connections at most; further ones are refused. Each needs a file descriptor: where the process \
                  may have too few, the number is lowered to what fits: the metric `carillon_connections_limit` shows \
-                 it, and the log says so at the start where this is set or fewer than 1000 fit.",
+                 it, and the log says so at the start where this is not the default or fewer than 1000 fit.",
             ),
             key(
                 "handshake_timeout",
