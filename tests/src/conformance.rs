@@ -16,13 +16,25 @@ use carillon_broker::{
 };
 use carillon_model::{
     ChannelName, ClassName, ConnectionId, Epoch, EventName, IdempotencyKey, NewMessage, Position,
-    Publication, RetentionClass, UnixMillis, UserId,
+    Publication, ReplayLimits, RetentionClass, Since, UnixMillis, UserId,
 };
 use carillon_tasks::clock;
 use tokio::{sync::Notify, time::timeout};
 
 /// How long anything may take.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where a channel stands.
+///
+/// # Errors
+/// While the broker was not reached.
+pub fn position(
+    broker: &dyn Broker,
+    class: &ClassName,
+    channel: &ChannelName,
+) -> Result<Position, AttachError> {
+    broker.attach(class, channel, Since::Now, ReplayLimits::default()).map(|attached| attached.position)
+}
 
 /// What a test's broker brought.
 #[derive(Default)]
@@ -221,7 +233,7 @@ impl Fixture {
     async fn positions_rise_and_are_sparse(&self) {
         let (long, a) = (class("long"), channel("rise"));
         let b = neighbour(&a);
-        let start = self.broker.attach(&long, &a).expect("a ready broker attaches");
+        let start = position(&*self.broker, &long, &a).expect("a ready broker attaches");
         let mut expected = Vec::new();
         for n in 0..5 {
             let at = self.publish(&long, message(&a, n)).await;
@@ -237,7 +249,7 @@ impl Fixture {
         let positions: Vec<_> =
             self.inbox.of(&a).iter().filter_map(|publication| publication.position).collect();
         assert_eq!(positions, expected);
-        assert!(self.broker.attach(&long, &a).is_ok_and(|head| head.offset >= expected[4].offset));
+        assert!(position(&*self.broker, &long, &a).is_ok_and(|head| head.offset >= expected[4].offset));
     }
 
     async fn a_key_is_stored_once_for_its_channel(&self) {
@@ -273,7 +285,7 @@ impl Fixture {
             let mut attached = Vec::new();
             while self.inbox.of(&a).len() < PUBLISHERS * EACH {
                 let before = self.inbox.of(&a).len();
-                attached.push((before, self.broker.attach(&long, &a).expect("a ready broker attaches")));
+                attached.push((before, position(&*self.broker, &long, &a).expect("a ready broker attaches")));
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             attached
@@ -421,7 +433,7 @@ impl Fixture {
 
     async fn a_class_that_is_not_there_is_unavailable(&self) {
         let (none, a) = (class("none"), channel("none"));
-        assert_eq!(self.broker.attach(&none, &a), Err(AttachError::Unavailable));
+        assert_eq!(position(&*self.broker, &none, &a), Err(AttachError::Unavailable));
         assert_eq!(publish(&*self.broker, &none, message(&a, 1)).await, Err(PublishError::Unavailable));
         let read = self.broker.history(&none, &a, Page { after: None, limit: 1 }).await;
         assert_eq!(read.map(|_| ()), Err(HistoryError::Unavailable));

@@ -17,7 +17,7 @@ use carillon_tasks::clock;
 use carillon_telemetry::Metrics;
 use carillon_tests::{
     cable::Cable,
-    conformance::{PATIENCE, channel, class, classes, message, publish},
+    conformance::{PATIENCE, channel, class, classes, message, position, publish},
     nats::{NatsServer, NatsVersion},
     nats_node::{Node, config},
 };
@@ -70,7 +70,7 @@ async fn nats_that_is_away_at_the_start_is_waited_for() {
     assert_eq!(publish(&*node.broker, &long, message(&news, 1)).await, Err(PublishError::Unavailable));
     let live = node.broker.publish_live(message(&news, 1), clock::now() + PATIENCE).await;
     assert_eq!(live, Err(PublishError::Unavailable));
-    assert_eq!(node.broker.attach(&long, &news), Err(AttachError::Unavailable));
+    assert_eq!(position(&*node.broker, &long, &news), Err(AttachError::Unavailable));
     let read = node.broker.history(&long, &news, Page { after: None, limit: 1 }).await;
     assert_eq!(read.map(|_| ()), Err(HistoryError::Unavailable));
     assert!(clock::now().duration_since(asked) < AT_ONCE);
@@ -101,7 +101,7 @@ async fn what_others_publish_while_a_node_is_cut_off_follows_in_order() {
         cable.mend();
         reader.connected().await;
         // Healthy means that nothing is missing.
-        let head = reader.broker.attach(&class("long"), &news).expect("attached");
+        let head = position(&*reader.broker, &class("long"), &news).expect("attached");
         assert_eq!((head, reader.inbox.texts(&news)), (last, texts(0..to)));
     }
     assert_eq!(reader.inbox.losses(), []);
@@ -260,7 +260,11 @@ async fn an_old_copy_of_the_storage_is_another_epoch_for_everybody() {
     assert_eq!(lost, same, "all nodes agree");
     assert_ne!(lost.position.epoch, before[0].epoch);
     let late = start(config(&server, long())).await;
-    assert_eq!(late.broker.attach(&class("long"), &news), Ok(lost.position), "a node that starts later too");
+    assert_eq!(
+        position(&*late.broker, &class("long"), &news),
+        Ok(lost.position),
+        "a node that starts later too"
+    );
     let after = publish_some(&node, &news, 20..21).await;
     assert_eq!(after[0].epoch, lost.position.epoch);
     other.inbox.until("what follows", |inbox| inbox.texts(&news) == texts(0..21)).await;

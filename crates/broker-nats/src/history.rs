@@ -113,7 +113,7 @@ impl Historian {
             match envelope::decode(channel.clone(), &kept.payload) {
                 Ok(message) => {
                     let position = Some(Position { offset, ..head });
-                    publications.push(Arc::new(Publication { message, position }));
+                    publications.push(Arc::new(Publication::new(message, position)));
                 }
                 Err(garbage) => {
                     self.meters.poison.increment(1);

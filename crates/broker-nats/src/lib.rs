@@ -28,9 +28,10 @@ use std::{
 };
 
 use carillon_broker::{
-    AttachError, Broker, Deliver, Health, HistoryError, HistoryPage, Page, PublishError, Published, Shard,
+    AttachError, Attached, Broker, Deliver, Health, HistoryError, HistoryPage, Page, Past, PublishError,
+    Published, RecoverError, Recovery, Shard,
 };
-use carillon_model::{ChannelName, ClassName, NewMessage, Position, RetentionClass};
+use carillon_model::{ChannelName, ClassName, NewMessage, Position, ReplayLimits, RetentionClass, Since};
 use carillon_tasks::Tasks;
 use futures_util::future::{BoxFuture, FutureExt as _};
 use tokio::sync::watch;
@@ -102,6 +103,10 @@ impl NatsBroker {
         self.classes.get(class)?.seats.get(usize::from(shard.index()))
     }
 
+    fn position(&self, class: &ClassName, channel: &ChannelName) -> Option<Position> {
+        self.seat(class, Shard::of(channel))?.position()
+    }
+
     async fn publish_to(
         &self,
         class: &ClassName,
@@ -149,9 +154,26 @@ impl Broker for NatsBroker {
         .boxed()
     }
 
-    fn attach(&self, class: &ClassName, channel: &ChannelName) -> Result<Position, AttachError> {
-        let seat = self.seat(class, Shard::of(channel));
-        seat.and_then(|seat| seat.position()).ok_or(AttachError::Unavailable)
+    fn attach(
+        &self,
+        class: &ClassName,
+        channel: &ChannelName,
+        since: Since,
+        _limits: ReplayLimits,
+    ) -> Result<Attached, AttachError> {
+        let past = if since == Since::Now { Past::Complete(Vec::new()) } else { Past::Older };
+        let position = self.position(class, channel).ok_or(AttachError::Unavailable)?;
+        Ok(Attached { position, past })
+    }
+
+    fn recover<'a>(
+        &'a self,
+        _class: &'a ClassName,
+        _channel: &'a ChannelName,
+        _since: Since,
+        _limits: ReplayLimits,
+    ) -> BoxFuture<'a, Result<Recovery, RecoverError>> {
+        async { Err(RecoverError::Unavailable) }.boxed()
     }
 
     fn history<'a>(
@@ -162,8 +184,7 @@ impl Broker for NatsBroker {
     ) -> BoxFuture<'a, Result<HistoryPage, HistoryError>> {
         async move {
             let ready = self.ready.get().ok_or(HistoryError::Unavailable)?;
-            let head =
-                self.attach(class, channel).map_err(|AttachError::Unavailable| HistoryError::Unavailable)?;
+            let head = self.position(class, channel).ok_or(HistoryError::Unavailable)?;
             let class = self.classes.get(class).ok_or(HistoryError::Unavailable)?;
             ready.historian.page(&class.retention, channel, page, head).await
         }

@@ -343,7 +343,7 @@ pub(crate) async fn run_live(feed: Subscriber, deliver: Arc<dyn Deliver>, meters
                 .ok_or(Garbage::Subject)
                 .and_then(|channel| envelope::decode(channel, &message.payload));
             match read {
-                Ok(message) => deliver.deliver(Arc::new(Publication { message, position: None })),
+                Ok(message) => deliver.deliver(Arc::new(Publication::new(message, None))),
                 Err(garbage) => {
                     meters.poison.increment(1);
                     tracing::debug!(%garbage, "a live message cannot be read");

@@ -5,14 +5,17 @@
 //! **Called by:** `node` publishes, attaches and reads history; `gateway` chooses the implementation.
 //! **Must not know:** sockets of clients, dialects, who is subscribed.
 
+mod catchup;
 mod memory;
 mod shard;
 mod tracker;
 mod words;
 
+pub use catchup::{CatchUp, Step};
 pub use memory::MemoryBroker;
 pub use shard::{SHARDS, Shard};
 pub use tracker::{Effect, HeldLimits, ShardTracker, Stored, Tail, Tally};
 pub use words::{
-    AttachError, Broker, Deliver, Health, HistoryError, HistoryPage, Lost, Page, PublishError, Published,
+    AttachError, Attached, Broker, Deliver, Health, HistoryError, HistoryPage, Lost, Page, Past,
+    PublishError, Published, RecoverError, Recovery,
 };

@@ -12,16 +12,16 @@ use std::{
 };
 
 use carillon_model::{
-    ChannelName, ClassName, Epoch, IdempotencyKey, NewMessage, Offset, Position, Publication, RetentionClass,
-    UnixMillis,
+    ChannelName, ClassName, Epoch, IdempotencyKey, NewMessage, Offset, Position, Publication, ReplayLimits,
+    RetentionClass, Since, UnixMillis,
 };
 use carillon_tasks::clock;
 use futures_util::future::{BoxFuture, FutureExt as _, ready};
 use tokio::sync::watch;
 
 use crate::{
-    AttachError, Broker, Deliver, Health, HistoryError, HistoryPage, Page, PublishError, Published, SHARDS,
-    Shard,
+    AttachError, Attached, Broker, Deliver, Health, HistoryError, HistoryPage, Page, Past, PublishError,
+    Published, RecoverError, Recovery, SHARDS, Shard,
 };
 
 /// For how long an idempotency key is remembered, as on JetStream.
@@ -81,7 +81,7 @@ impl Broker for MemoryBroker {
                 return Published { position: self.at(first), duplicate: true };
             }
             let position = self.at(shard.head.next());
-            let publication = Arc::new(Publication { message, position: Some(position) });
+            let publication = Arc::new(Publication::new(message, Some(position)));
             shard.keep(position.offset, Arc::clone(&publication));
             // Under the shard's lock, so that deliveries leave in the order of offsets.
             self.deliver.deliver(publication);
@@ -95,12 +95,30 @@ impl Broker for MemoryBroker {
         message: NewMessage,
         _deadline: Instant,
     ) -> BoxFuture<'_, Result<(), PublishError>> {
-        self.deliver.deliver(Arc::new(Publication { message, position: None }));
+        self.deliver.deliver(Arc::new(Publication::new(message, None)));
         ready(Ok(())).boxed()
     }
 
-    fn attach(&self, class: &ClassName, channel: &ChannelName) -> Result<Position, AttachError> {
-        self.with_shard(class, channel, |shard| self.at(shard.head)).ok_or(AttachError::Unavailable)
+    fn attach(
+        &self,
+        class: &ClassName,
+        channel: &ChannelName,
+        since: Since,
+        _limits: ReplayLimits,
+    ) -> Result<Attached, AttachError> {
+        let past = if since == Since::Now { Past::Complete(Vec::new()) } else { Past::Older };
+        self.with_shard(class, channel, |shard| Attached { position: self.at(shard.head), past })
+            .ok_or(AttachError::Unavailable)
+    }
+
+    fn recover<'a>(
+        &'a self,
+        _class: &'a ClassName,
+        _channel: &'a ChannelName,
+        _since: Since,
+        _limits: ReplayLimits,
+    ) -> BoxFuture<'a, Result<Recovery, RecoverError>> {
+        ready(Err(RecoverError::Unavailable)).boxed()
     }
 
     fn history<'a>(

@@ -329,7 +329,7 @@ impl ShardTracker {
         position.offset = offset;
         if let Some(message) = message {
             let position = Some(*position);
-            self.effects.push_back(Effect::Deliver(Arc::new(Publication { message, position })));
+            self.effects.push_back(Effect::Deliver(Arc::new(Publication::new(message, position))));
         }
     }
 

@@ -6,7 +6,9 @@
 
 use std::{fmt, sync::Arc, time::Instant};
 
-use carillon_model::{ChannelName, ClassName, NewMessage, Position, Publication};
+use carillon_model::{
+    ChannelName, ClassName, NewMessage, Position, Publication, ReplayLimits, Since, Unrecovered,
+};
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
@@ -37,11 +39,34 @@ pub trait Broker: Send + Sync + fmt::Debug {
     -> BoxFuture<'_, Result<(), PublishError>>;
 
     /// Returns a position P of the channel such that every publication after P is given to [`Deliver`], after
-    /// this call began. Cheap: nothing is read from elsewhere.
+    /// this call began, and what was published after `since` up to P as far as this node's memory reaches back:
+    /// both at one moment. Cheap: nothing is read from elsewhere.
     ///
     /// # Errors
     /// [`AttachError`] while the broker has not been reached yet.
-    fn attach(&self, class: &ClassName, channel: &ChannelName) -> Result<Position, AttachError>;
+    fn attach(
+        &self,
+        class: &ClassName,
+        channel: &ChannelName,
+        since: Since,
+        limits: ReplayLimits,
+    ) -> Result<Attached, AttachError>;
+
+    /// Reads what was published after `since` from where the broker keeps it, where memory does not reach. Readers of
+    /// the same channel at the same time share one read.
+    ///
+    /// # Errors
+    /// [`RecoverError`]; never a part of what was asked for.
+    ///
+    /// # Cancel safety
+    /// Safe: others who share the read still get it.
+    fn recover<'a>(
+        &'a self,
+        class: &'a ClassName,
+        channel: &'a ChannelName,
+        since: Since,
+        limits: ReplayLimits,
+    ) -> BoxFuture<'a, Result<Recovery, RecoverError>>;
 
     /// Reads a page of a channel's kept publications, oldest first.
     ///
@@ -153,6 +178,49 @@ pub enum PublishError {
 pub enum AttachError {
     /// The broker was not reached yet, so that no position is known.
     #[error("the broker was not reached yet")]
+    Unavailable,
+}
+
+/// A channel as it stood at one moment.
+#[derive(Clone, Debug)]
+pub struct Attached {
+    /// Every publication after it is delivered.
+    pub position: Position,
+    /// What came before it.
+    pub past: Past,
+}
+
+/// What a node's memory knows of a channel's past.
+#[derive(Clone, Debug)]
+pub enum Past {
+    /// All that was published after the place that was named, up to the position; oldest first.
+    Complete(Vec<Arc<Publication>>),
+    /// Memory does not reach back so far: [`Broker::recover`] may.
+    Older,
+    /// The place is of this epoch, but after the position: another node was ahead of this one, or it is made up.
+    /// [`Broker::recover`] knows which; a reader whose place it vouches for stands at that place.
+    Ahead,
+    /// It cannot be brought, whoever is asked.
+    Gone(Unrecovered),
+}
+
+/// A channel's past, as it is kept.
+#[derive(Clone, Debug)]
+pub struct Recovery {
+    /// All that was published after the place that was named, up to `upto`; oldest first.
+    pub publications: Vec<Arc<Publication>>,
+    /// Where the list ends: ask [`Broker::attach`] for what follows.
+    pub upto: Position,
+}
+
+/// Why a channel's past was not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecoverError {
+    /// It cannot be brought, now or later.
+    #[error("it cannot be brought")]
+    Gone(Unrecovered),
+    /// The broker cannot be reached, is asked too much just now, or did not answer in time.
+    #[error("the broker cannot be reached")]
     Unavailable,
 }
 

@@ -4,8 +4,8 @@
 //! **Called by:** [`crate::Native`], and transports for `since` in a URL.
 //! **Must not know:** the state of the conversation.
 
-use carillon_model::{ChannelName, ErrorCode, Refusal};
-use carillon_session::{Command, Reference, Since, Undecoded, Wanted};
+use carillon_model::{ChannelName, ErrorCode, Refusal, Since, UnixMillis};
+use carillon_session::{Command, Reference, Undecoded, Wanted};
 use serde::Deserialize;
 
 /// A client's frame. Members that are not known are ignored.
@@ -83,12 +83,16 @@ pub fn since(text: &str) -> Result<Since, &'static str> {
     const GRAMMAR: &str = "`since` is the `id` of a message, `0`, `$`, `-N` or `@<unix ms>`";
     match text.as_bytes() {
         b"$" => Ok(Since::Now),
-        b"0" => Ok(Since::Past),
-        [b'-' | b'@', digits @ ..] if !digits.is_empty() && digits.iter().all(u8::is_ascii_digit) => {
-            Ok(Since::Past)
-        }
+        b"0" => Ok(Since::Oldest),
+        [b'-', ..] => number(text).map(Since::Last).ok_or(GRAMMAR),
+        [b'@', ..] => number(text).map(UnixMillis::new).map(Since::Time).ok_or(GRAMMAR),
         _ => text.parse().map(Since::After).map_err(|_bad| GRAMMAR),
     }
+}
+
+/// Reads the digits after the first character.
+fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
+    text.get(1..).filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))?.parse().ok()
 }
 
 /// Reads an object. Left alone, serde would also take an array with the members in their order.

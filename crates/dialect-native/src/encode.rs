@@ -6,8 +6,8 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use carillon_model::{Publication, Refusal};
-use carillon_session::{Push, Recovered, Unrecovered};
+use carillon_model::{Publication, Refusal, Unrecovered};
+use carillon_session::{Push, Recovered};
 
 /// Writes the text M of a publication: the same bytes for every subscriber on every transport.
 pub(crate) fn publication(publication: &Publication) -> String {
@@ -110,6 +110,7 @@ fn recovery(out: &mut String, recovered: Option<Recovered>) {
                 Unrecovered::Epoch => "epoch",
                 Unrecovered::Expired => "expired",
                 Unrecovered::Limit => "limit",
+                Unrecovered::Unavailable => "unavailable",
             };
             text_member(out, "reason", reason);
         }

@@ -9,10 +9,8 @@ use std::{
     fmt,
 };
 
-use carillon_model::{ChannelName, Position, Publication};
+use carillon_model::{ChannelName, Form, Overflow, Position, Publication};
 use slab::Slab;
-
-use crate::Form;
 
 /// A session's place in its worker's table of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,18 +37,32 @@ pub struct Subscriber {
     pub session: SessionKey,
     /// Which frames it takes.
     pub form: Form,
-    /// Where it joined: only what follows is for it. `None` on a channel without history.
-    pub after: Option<Position>,
+    /// What of the channel is for it.
+    pub stand: Stand,
+    /// What happens to its frames when it reads too slowly.
+    pub overflow: Overflow,
+}
+
+/// What of a channel is for a subscriber.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stand {
+    /// Everything: the channel has no history.
+    Live,
+    /// What follows this position.
+    After(Position),
+    /// Nothing yet: its past is on the way, and what is published meanwhile comes with it.
+    Behind,
 }
 
 impl Subscriber {
-    /// Says whether a publication follows the place where the subscriber joined.
+    /// Says whether a publication is for the subscriber.
     #[must_use]
     pub fn wants(&self, publication: &Publication) -> bool {
-        match (self.after, publication.position) {
+        match (self.stand, publication.position) {
             // One of another epoch is from before a gap that the subscriber is about to be told of, or was.
-            (Some(after), Some(at)) => at.epoch == after.epoch && at.offset > after.offset,
-            (None, _) | (_, None) => true,
+            (Stand::After(after), Some(at)) => at.epoch == after.epoch && at.offset > after.offset,
+            (Stand::Behind, _) => false,
+            (Stand::Live, _) | (Stand::After(_), None) => true,
         }
     }
 }
@@ -77,30 +89,50 @@ pub enum Left {
     Others,
 }
 
+/// A channel's number on its worker: what frames that wait are recognised by. Given anew when the channel is joined
+/// after nobody held it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Line(u32);
+
 /// One worker's channels.
 #[derive(Default)]
-pub struct Channels(HashMap<ChannelName, Slab<Subscriber>>);
+pub struct Channels {
+    channels: HashMap<ChannelName, Held>,
+    lines: u32,
+}
+
+/// One channel that is held.
+struct Held {
+    line: Line,
+    /// All up to here was offered to those who stand before it.
+    reached: Option<Position>,
+    subscribers: Slab<Subscriber>,
+}
 
 impl Channels {
     /// Adds a subscriber. The seat is needed to leave again.
     ///
     /// # Panics
     /// Past 2³² subscribers of one channel, which 2³² sessions cannot reach.
-    pub fn join(&mut self, channel: &ChannelName, subscriber: Subscriber) -> (Seat, Joined) {
-        let (subscribers, joined) = match self.0.entry(channel.clone()) {
+    pub fn join(&mut self, channel: &ChannelName, subscriber: Subscriber) -> (Seat, Line, Joined) {
+        let (held, joined) = match self.channels.entry(channel.clone()) {
             Entry::Occupied(known) => (known.into_mut(), Joined::Another),
-            Entry::Vacant(fresh) => (fresh.insert(Slab::new()), Joined::First),
+            Entry::Vacant(fresh) => {
+                self.lines = self.lines.wrapping_add(1);
+                let held = Held { line: Line(self.lines), reached: None, subscribers: Slab::new() };
+                (fresh.insert(held), Joined::First)
+            }
         };
-        let seat = u32::try_from(subscribers.insert(subscriber));
-        (Seat(seat.expect("a worker has fewer than 2³² sessions")), joined)
+        let seat = u32::try_from(held.subscribers.insert(subscriber));
+        (Seat(seat.expect("a worker has fewer than 2³² sessions")), held.line, joined)
     }
 
     /// Removes the subscriber at `seat`.
     pub fn leave(&mut self, channel: &ChannelName, seat: Seat) -> Left {
-        let Some(subscribers) = self.0.get_mut(channel) else { return Left::Others };
+        let Some(Held { subscribers, .. }) = self.channels.get_mut(channel) else { return Left::Others };
         subscribers.try_remove(seat.0 as usize);
         if subscribers.is_empty() {
-            self.0.remove(channel);
+            self.channels.remove(channel);
             return Left::Last;
         }
         let left = subscribers.len();
@@ -114,26 +146,65 @@ impl Channels {
 
     /// Sets where the subscriber at `seat` stands, once that is known.
     pub fn stand(&mut self, channel: &ChannelName, seat: Seat, after: Position) {
-        if let Some(subscriber) = self.0.get_mut(channel).and_then(|all| all.get_mut(seat.0 as usize)) {
-            subscriber.after = Some(after);
+        let Some(held) = self.channels.get_mut(channel) else { return };
+        if let Some(subscriber) = held.subscribers.get_mut(seat.0 as usize) {
+            subscriber.stand = Stand::After(after);
+            held.reached.get_or_insert(after);
         }
+    }
+
+    /// Returns up to where everything was offered to those who stood before it; `None` when nobody stands yet.
+    #[must_use]
+    pub fn reached(&self, channel: &ChannelName) -> Option<Position> {
+        self.channels.get(channel)?.reached
+    }
+
+    /// Notes that deliveries at these positions are about to be offered, and returns how many of the first were
+    /// offered before: they came again after a part that was missed was made up for.
+    pub fn reach(
+        &mut self,
+        channel: &ChannelName,
+        positions: impl Iterator<Item = Option<Position>>,
+    ) -> usize {
+        let Some(held) = self.channels.get_mut(channel) else { return 0 };
+        let mut before = 0;
+        for position in positions {
+            let Some(position) = position else { return 0 };
+            match held.reached {
+                Some(reached) if reached.epoch == position.epoch && position.offset <= reached.offset => {
+                    before += 1;
+                }
+                Some(_) | None => held.reached = Some(position),
+            }
+        }
+        before
     }
 
     /// Moves the subscribers of a channel past a gap, and returns the sessions that it concerns: those who joined
     /// at or after `position` lost nothing.
     pub fn pass_gap(&mut self, channel: &ChannelName, position: Option<Position>) -> Vec<SessionKey> {
-        let Some(subscribers) = self.0.get_mut(channel) else { return Vec::new() };
+        let Some(held) = self.channels.get_mut(channel) else { return Vec::new() };
         let mut concerned = Vec::new();
-        for (_, subscriber) in subscribers.iter_mut() {
-            let joined_later = matches!(
-                (subscriber.after, position),
-                (Some(after), Some(gap)) if after.epoch == gap.epoch && after.offset >= gap.offset
-            );
-            if !joined_later {
-                subscriber.after = position.or(subscriber.after);
+        for (_, subscriber) in held.subscribers.iter_mut() {
+            let unconcerned = match (subscriber.stand, position) {
+                (Stand::After(after), Some(gap)) => after.epoch == gap.epoch && after.offset >= gap.offset,
+                // What it is brought begins before the gap or after it, and the broker knows which.
+                (Stand::Behind, _) => true,
+                (Stand::Live, _) | (Stand::After(_), None) => false,
+            };
+            if !unconcerned {
+                if let (Stand::After(_), Some(position)) = (subscriber.stand, position) {
+                    subscriber.stand = Stand::After(position);
+                }
                 concerned.push(subscriber.session);
             }
         }
+        held.reached = match (held.reached, position) {
+            (Some(reached), Some(gap)) if reached.epoch == gap.epoch && reached.offset > gap.offset => {
+                Some(reached)
+            }
+            (reached, gap) => gap.or(reached),
+        };
         concerned
     }
 
@@ -144,14 +215,14 @@ impl Channels {
         channel: &ChannelName,
         from: usize,
         at_most: usize,
-        mut each: impl FnMut(&Subscriber),
+        mut each: impl FnMut(&Subscriber, Line),
     ) -> Option<usize> {
-        let subscribers = self.0.get(channel)?;
+        let Held { subscribers, line, .. } = self.channels.get(channel)?;
         // Seats are reused before new ones are made, so the highest is below the capacity.
         let end = from.saturating_add(at_most).min(subscribers.capacity());
         for seat in from..end {
             if let Some(subscriber) = subscribers.get(seat) {
-                each(subscriber);
+                each(subscriber, *line);
             }
         }
         (end < subscribers.capacity()).then_some(end)
@@ -160,19 +231,19 @@ impl Channels {
     /// Returns how many channels have subscribers.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.channels.len()
     }
 
     /// Says whether no channel has subscribers.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.channels.is_empty()
     }
 }
 
 impl fmt::Debug for Channels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Channels").field("channels", &self.0.len()).finish()
+        f.debug_struct("Channels").field("channels", &self.channels.len()).finish_non_exhaustive()
     }
 }
 
@@ -183,13 +254,19 @@ mod tests {
     use super::*;
 
     fn subscriber(key: usize) -> Subscriber {
-        Subscriber { session: SessionKey::new(key).unwrap(), form: Form::NativeWebSocket, after: None }
+        Subscriber {
+            session: SessionKey::new(key).unwrap(),
+            form: Form::NativeWebSocket,
+            stand: Stand::Live,
+            overflow: Overflow::Close,
+        }
     }
 
     fn walk(channels: &Channels, channel: &ChannelName, at_most: usize) -> Vec<usize> {
         let (mut seen, mut from) = (Vec::new(), Some(0));
         while let Some(start) = from {
-            from = channels.visit(channel, start, at_most, |subscriber| seen.push(subscriber.session.get()));
+            from =
+                channels.visit(channel, start, at_most, |subscriber, _| seen.push(subscriber.session.get()));
         }
         seen
     }
@@ -212,8 +289,9 @@ mod tests {
     fn first_and_last_are_told() {
         let channel = ChannelName::new("news").unwrap();
         let mut channels = Channels::default();
-        let (one, first) = channels.join(&channel, subscriber(1));
-        let (two, second) = channels.join(&channel, subscriber(2));
+        let (one, line, first) = channels.join(&channel, subscriber(1));
+        let (two, same, second) = channels.join(&channel, subscriber(2));
+        assert_eq!(line, same);
         assert_eq!((first, second), (Joined::First, Joined::Another));
         assert_eq!(channels.leave(&channel, one), Left::Others);
         assert_eq!(channels.leave(&channel, two), Left::Last);
@@ -226,10 +304,33 @@ mod tests {
         let at = |epoch, offset| Position { epoch: Epoch::from_bits(epoch), offset: Offset::new(offset) };
         let mut channels = Channels::default();
         for (key, after) in [(0, at(1, 900)), (1, at(2, 4)), (2, at(2, 5)), (3, at(2, 9))] {
-            channels.join(&channel, Subscriber { after: Some(after), ..subscriber(key) });
+            channels.join(&channel, Subscriber { stand: Stand::After(after), ..subscriber(key) });
         }
         let concerned = channels.pass_gap(&channel, Some(at(2, 5)));
         assert_eq!(concerned.iter().map(|key| key.get()).collect::<Vec<_>>(), [0, 1]);
         assert!(channels.pass_gap(&channel, Some(at(2, 5))).is_empty(), "told once");
+        channels.join(&channel, Subscriber { stand: Stand::Behind, ..subscriber(4) });
+        assert!(
+            channels.pass_gap(&channel, Some(at(2, 5))).is_empty(),
+            "who is behind is brought it, or told"
+        );
+    }
+
+    #[test]
+    fn what_was_made_up_for_is_not_offered_again() {
+        let channel = ChannelName::new("news").unwrap();
+        let at =
+            |epoch, offset| Some(Position { epoch: Epoch::from_bits(epoch), offset: Offset::new(offset) });
+        let mut channels = Channels::default();
+        let (seat, ..) = channels.join(&channel, Subscriber { stand: Stand::Behind, ..subscriber(1) });
+        assert_eq!(channels.reached(&channel), None);
+        channels.stand(&channel, seat, at(1, 4).unwrap());
+        assert_eq!(channels.reach(&channel, [at(1, 7), at(1, 9)].into_iter()), 0);
+        assert_eq!(channels.reach(&channel, [at(1, 8), at(1, 9), at(1, 12)].into_iter()), 2);
+        channels.pass_gap(&channel, at(1, 11));
+        assert_eq!(channels.reached(&channel), at(1, 12));
+        channels.pass_gap(&channel, at(2, 3));
+        assert_eq!(channels.reach(&channel, [at(2, 3), at(2, 4)].into_iter()), 1);
+        assert_eq!(channels.reach(&channel, [None, None].into_iter()), 0);
     }
 }

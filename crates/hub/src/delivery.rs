@@ -1,34 +1,13 @@
 //! A publication on its way to the sessions of this node.
 //!
-//! **Lives here:** the cells that hold each form of its frame, made once for all workers.
+//! **Lives here:** a publication and when it came; its frames are made once for all workers.
 //! **Called by:** `node` makes deliveries; workers take frames from them.
 //! **Must not know:** how a frame is written: that is [`Render`]'s part.
 
-use std::{
-    sync::{Arc, OnceLock},
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use carillon_model::Publication;
-
-/// A dialect on a transport: everything that a publication's frame depends on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// The native dialect in a WebSocket text frame.
-    NativeWebSocket,
-}
-
-impl Form {
-    /// How many forms there are.
-    const COUNT: usize = 1;
-
-    const fn index(self) -> usize {
-        match self {
-            Self::NativeWebSocket => 0,
-        }
-    }
-}
+use carillon_model::{Form, Publication};
 
 /// Writes the frame of a publication.
 pub trait Render: Send + Sync {
@@ -41,14 +20,13 @@ pub trait Render: Send + Sync {
 pub struct Delivery {
     publication: Arc<Publication>,
     received: Instant,
-    frames: [OnceLock<Bytes>; Form::COUNT],
 }
 
 impl Delivery {
     /// Begins a delivery that this node received at `received`.
     #[must_use]
-    pub fn new(publication: Arc<Publication>, received: Instant) -> Self {
-        Self { publication, received, frames: [const { OnceLock::new() }; Form::COUNT] }
+    pub const fn new(publication: Arc<Publication>, received: Instant) -> Self {
+        Self { publication, received }
     }
 
     /// Returns the publication.
@@ -65,6 +43,6 @@ impl Delivery {
 
     /// Returns the frame of `form`; the first to ask makes it, for every worker.
     pub fn frame(&self, form: Form, render: &dyn Render) -> &Bytes {
-        self.frames[form.index()].get_or_init(|| render.frame(form, &self.publication))
+        self.publication.frames.get_or_make(form, || render.frame(form, &self.publication))
     }
 }

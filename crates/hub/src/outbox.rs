@@ -1,20 +1,53 @@
 //! One session's queue of frames that wait for its socket.
 //!
-//! **Lives here:** the bound, and what is left of a frame that was sent in part.
+//! **Lives here:** the bound, the overflow rules, and what is left of a frame that was sent in part.
 //! **Called by:** workers offer frames in a turn and take slices when they flush.
 //! **Must not know:** what a frame says, any socket.
 
-use std::{collections::VecDeque, io::IoSlice};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io::IoSlice,
+};
 
 use bytes::{Buf as _, Bytes};
+use carillon_model::Position;
+
+use crate::Line;
 
 /// A queue that is bounded in bytes. Frames are shared, not copied.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    frames: VecDeque<Bytes>,
+    frames: VecDeque<Waiting>,
     bytes: usize,
+    /// How many of the frames may be dropped.
+    droppable: usize,
     /// The first frame was sent in part: it must go out whole, or the stream of frames is broken.
     torn: bool,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    frame: Bytes,
+    origin: Origin,
+}
+
+/// What a frame is to the overflow rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// It is never dropped: said to this client alone, or of a channel whose rule is to close.
+    Kept,
+    /// Of a channel whose rule is `drop_oldest`.
+    Oldest(Line, Option<Position>),
+    /// Of a channel whose rule is `latest`.
+    Latest(Line, Option<Position>),
+    /// Word of what was dropped of a channel, up to the position.
+    Gap(Line, Option<Position>),
+}
+
+impl Origin {
+    const fn is_droppable(self) -> bool {
+        matches!(self, Self::Oldest(..) | Self::Latest(..))
+    }
 }
 
 /// What became of a frame that was offered.
@@ -33,12 +66,11 @@ impl Outbox {
     /// Queues a frame, unless the queue would then hold more than `limit_bytes`.
     ///
     /// A frame is always taken by an empty queue, so that a limit below a frame's size stalls nobody.
-    pub fn offer(&mut self, frame: Bytes, limit_bytes: usize) -> Offered {
+    pub fn offer(&mut self, frame: Bytes, origin: Origin, limit_bytes: usize) -> Offered {
         if !self.has_room(frame.len(), limit_bytes) {
             return Offered::Full;
         }
-        self.bytes = self.bytes.saturating_add(frame.len());
-        self.frames.push_back(frame);
+        self.push(frame, origin);
         Offered::Queued
     }
 
@@ -46,6 +78,91 @@ impl Outbox {
     #[must_use]
     pub fn has_room(&self, frame_bytes: usize, limit_bytes: usize) -> bool {
         self.frames.is_empty() || self.bytes.saturating_add(frame_bytes) <= limit_bytes
+    }
+
+    /// Drops what the rules of channels allow to drop, so that a frame of `frame_bytes` has room, and a quarter of the
+    /// queue with it: looking through the queue then costs each frame a constant. In the place of what was dropped
+    /// stands one frame for each channel, made by `gap`. Returns how many were dropped.
+    ///
+    /// `latest` is a channel of which a newer frame is about to come: none of what waits is its latest.
+    pub fn make_room(
+        &mut self,
+        frame_bytes: usize,
+        limit_bytes: usize,
+        latest: Option<Line>,
+        mut gap: impl FnMut(Line, Option<Position>) -> Bytes,
+    ) -> usize {
+        if self.droppable == 0 {
+            return 0;
+        }
+        let goal = (limit_bytes / 4 * 3).min(limit_bytes.saturating_sub(frame_bytes));
+        let mut last: BTreeMap<Line, usize> = BTreeMap::new();
+        for (place, waiting) in self.frames.iter().enumerate() {
+            if let Origin::Latest(line, _) = waiting.origin
+                && latest != Some(line)
+            {
+                last.insert(line, place);
+            }
+        }
+        let mut kept: VecDeque<Waiting> = VecDeque::with_capacity(self.frames.len());
+        // Where the word of each channel's gap stands, and how far the gap reaches.
+        let mut gaps: BTreeMap<Line, usize> = BTreeMap::new();
+        let mut dropped = 0;
+        for (place, waiting) in std::mem::take(&mut self.frames).into_iter().enumerate() {
+            let drops = match waiting.origin {
+                _ if place == 0 && self.torn => None,
+                Origin::Oldest(line, position) if self.bytes > goal => Some((line, position)),
+                Origin::Latest(line, position) if last.get(&line) != Some(&place) => Some((line, position)),
+                // Word of an earlier gap goes into that of the present one.
+                Origin::Gap(line, position) => Some((line, position)),
+                Origin::Oldest(line, _) | Origin::Latest(line, _) => {
+                    gaps.remove(&line);
+                    None
+                }
+                Origin::Kept => None,
+            };
+            let Some((line, position)) = drops else {
+                kept.push_back(waiting);
+                continue;
+            };
+            if waiting.origin.is_droppable() {
+                dropped += 1;
+                self.bytes = self.bytes.saturating_sub(waiting.frame.len());
+            }
+            let origin = Origin::Gap(line, position);
+            match gaps.get(&line).and_then(|place| kept.get_mut(*place)) {
+                Some(told) => told.origin = origin,
+                None => {
+                    gaps.insert(line, kept.len());
+                    kept.push_back(Waiting { frame: Bytes::new(), origin });
+                }
+            }
+        }
+        for waiting in kept.iter_mut().skip(usize::from(self.torn)) {
+            if let Origin::Gap(line, position) = waiting.origin {
+                waiting.frame = gap(line, position);
+            }
+        }
+        self.frames = kept;
+        self.count();
+        dropped
+    }
+
+    /// Queues word of a frame that was dropped before it was queued, unless word of the channel's gap is the last of it.
+    pub fn note_dropped(&mut self, line: Line, position: Option<Position>, frame: Bytes) {
+        let of_line = |waiting: &&mut Waiting| match waiting.origin {
+            Origin::Oldest(other, _) | Origin::Latest(other, _) | Origin::Gap(other, _) => other == line,
+            Origin::Kept => false,
+        };
+        let torn = usize::from(self.torn);
+        match self.frames.iter_mut().skip(torn).rev().find(of_line) {
+            Some(told) if matches!(told.origin, Origin::Gap(..)) => {
+                told.origin = Origin::Gap(line, position);
+                told.frame = frame;
+                self.count();
+            }
+            Some(_) | None => self.push(frame, Origin::Gap(line, position)),
+        }
     }
 
     /// Says whether nothing waits.
@@ -69,14 +186,14 @@ impl Outbox {
     /// Returns the only frame, where there is exactly one.
     #[must_use]
     pub fn single(&self) -> Option<&Bytes> {
-        if self.frames.len() == 1 { self.frames.front() } else { None }
+        if self.frames.len() == 1 { self.frames.front().map(|waiting| &waiting.frame) } else { None }
     }
 
     /// Fills `slices` with what is to be written next and returns how many were filled.
     pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let mut filled = 0;
-        for (slice, frame) in slices.iter_mut().zip(&self.frames) {
-            *slice = IoSlice::new(frame);
+        for (slice, waiting) in slices.iter_mut().zip(&self.frames) {
+            *slice = IoSlice::new(&waiting.frame);
             filled += 1;
         }
         filled
@@ -86,14 +203,15 @@ impl Outbox {
     pub fn advance(&mut self, mut written: usize) {
         self.bytes = self.bytes.saturating_sub(written);
         while let Some(first) = self.frames.front_mut() {
-            if written < first.len() {
+            if written < first.frame.len() {
                 if written > 0 {
-                    first.advance(written);
+                    first.frame.advance(written);
                     self.torn = true;
                 }
                 return;
             }
-            written -= first.len();
+            written -= first.frame.len();
+            self.droppable -= usize::from(first.origin.is_droppable());
             self.torn = false;
             self.frames.pop_front();
         }
@@ -106,56 +224,22 @@ impl Outbox {
     pub fn drop_unsent(&mut self) -> usize {
         let before = self.frames.len();
         self.frames.truncate(usize::from(self.torn));
-        self.bytes = self.frames.iter().map(Bytes::len).sum();
+        self.count();
         before - self.frames.len()
+    }
+
+    fn push(&mut self, frame: Bytes, origin: Origin) {
+        self.bytes = self.bytes.saturating_add(frame.len());
+        self.droppable += usize::from(origin.is_droppable());
+        self.frames.push_back(Waiting { frame, origin });
+    }
+
+    /// Counts anew what waits.
+    fn count(&mut self) {
+        self.bytes = self.frames.iter().map(|waiting| waiting.frame.len()).sum();
+        self.droppable = self.frames.iter().filter(|waiting| waiting.origin.is_droppable()).count();
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn written(outbox: &Outbox) -> Vec<u8> {
-        let mut slices = [IoSlice::new(&[]); 64];
-        let filled = outbox.slices(&mut slices);
-        slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect()
-    }
-
-    #[test]
-    fn frames_leave_in_order_whatever_the_socket_takes() {
-        let mut outbox = Outbox::default();
-        for frame in ["one", "two", "three"] {
-            assert_eq!(outbox.offer(Bytes::from_static(frame.as_bytes()), 100), Offered::Queued);
-        }
-        for (taken, rest) in [(0, "onetwothree"), (2, "etwothree"), (1, "twothree"), (5, "ree"), (3, "")] {
-            outbox.advance(taken);
-            assert_eq!((written(&outbox), outbox.bytes()), (rest.as_bytes().to_vec(), rest.len()));
-        }
-        assert!(outbox.is_empty());
-    }
-
-    #[test]
-    fn a_full_queue_refuses_and_an_empty_one_never_does() {
-        let mut outbox = Outbox::default();
-        assert_eq!(outbox.offer(Bytes::from_static(b"larger than the limit"), 4), Offered::Queued);
-        assert_eq!(outbox.offer(Bytes::from_static(b"x"), 4), Offered::Full);
-        outbox.advance(21);
-        assert_eq!(outbox.offer(Bytes::from_static(b"abcd"), 4), Offered::Queued);
-        assert_eq!(outbox.offer(Bytes::new(), 4), Offered::Queued);
-        assert_eq!(outbox.offer(Bytes::from_static(b"e"), 4), Offered::Full);
-    }
-
-    #[test]
-    fn what_was_begun_is_never_dropped() {
-        let mut outbox = Outbox::default();
-        for _ in 0..3 {
-            outbox.offer(Bytes::from_static(b"frame"), 100);
-        }
-        assert_eq!(outbox.drop_unsent(), 3);
-        for _ in 0..3 {
-            outbox.offer(Bytes::from_static(b"frame"), 100);
-        }
-        outbox.advance(7);
-        assert_eq!((outbox.drop_unsent(), written(&outbox)), (1, b"ame".to_vec()));
-    }
-}
+mod tests;

@@ -6,18 +6,22 @@
 
 pub mod channel;
 pub mod error;
+pub mod form;
 pub mod id;
 pub mod position;
 pub mod publication;
 pub mod rule;
+pub mod since;
 pub mod text;
 pub mod time;
 
 pub use channel::{BadChannel, BadPattern, ChannelName, ChannelPattern};
 pub use error::{CloseReason, ErrorCode, Refusal};
+pub use form::{Form, Frames};
 pub use id::{ConnectionId, UserId};
 pub use position::{Epoch, Offset, Position};
 pub use publication::{ClassName, Keeping, NewMessage, Publication, RetentionClass};
 pub use rule::{Access, ChannelRule, ChannelRules, Overflow};
+pub use since::{ReplayLimits, Since, Unrecovered};
 pub use text::{BadText, EventName, IdempotencyKey};
 pub use time::UnixMillis;

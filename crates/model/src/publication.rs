@@ -8,7 +8,9 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-use crate::{BadText, ChannelName, ConnectionId, EventName, IdempotencyKey, Position, UnixMillis, UserId};
+use crate::{
+    BadText, ChannelName, ConnectionId, EventName, Frames, IdempotencyKey, Position, UnixMillis, UserId,
+};
 
 /// A message that was accepted and is on its way to the broker.
 #[derive(Clone, Debug)]
@@ -36,6 +38,16 @@ pub struct Publication {
     pub message: NewMessage,
     /// Its place in the channel's stream; `None` on a channel without history.
     pub position: Option<Position>,
+    /// Its frames, as far as somebody wanted them: whoever comes back later is sent the same bytes.
+    pub frames: Frames,
+}
+
+impl Publication {
+    /// Makes a publication whose frames nobody wanted yet.
+    #[must_use]
+    pub fn new(message: NewMessage, position: Option<Position>) -> Self {
+        Self { message, position, frames: Frames::default() }
+    }
 }
 
 /// How long the broker keeps a channel's publications.

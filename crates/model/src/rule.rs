@@ -40,6 +40,11 @@ pub enum Access {
 pub enum Overflow {
     /// Close the session with 4101; it comes back and recovers. The default.
     Close,
+    /// Drop the oldest of the channel's messages that wait for it, and tell it of the gap.
+    DropOldest,
+    /// Keep only the newest of the channel's messages that wait for it, and tell it of the gap. For channels whose
+    /// latest value replaces the rest.
+    Latest,
 }
 
 /// The rules of a node, in the operator's order.

@@ -11,13 +11,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use carillon_hub::{Offered, Outbox, Seat};
-use carillon_model::{ChannelName, CloseReason};
-use carillon_session::{Reference, Session, Wanted};
+use carillon_hub::{Line, Offered, Origin, Outbox, Seat};
+use carillon_model::{ChannelName, CloseReason, Overflow, Position, Publication};
+use carillon_session::{Push, Reference, Session, Wanted};
 
 use crate::{
-    link::{Link, Said},
+    link::{Lead, Link, Said},
     node::Place,
+    reader::Reader,
     shown::Ending,
     wheel::Tick,
 };
@@ -38,9 +39,11 @@ pub(crate) struct Connection {
     pub(crate) session: Session,
     pub(crate) outbox: Outbox,
     /// Where it sits in the channels it joined.
-    pub(crate) seats: Vec<(ChannelName, Seat)>,
-    /// Channels that it will join once the broker was reached; at most those of its session.
+    pub(crate) seats: Vec<Seated>,
+    /// Channels that it will join once the broker was reached, or a past is to be had; at most those of its session.
     pub(crate) wishes: Vec<(Wanted, Option<Reference>)>,
+    /// The pasts that are on their way to it; at most [`READERS_MAX`].
+    pub(crate) readers: Vec<Reader>,
     /// It was offered something in this turn and was not flushed yet.
     pub(crate) touched: bool,
     /// The tick at which the wheel names it.
@@ -52,9 +55,21 @@ pub(crate) struct Connection {
     pub(crate) opened: Instant,
     /// Bytes that left when room was made, for the next flush to report.
     early: usize,
+    /// Something was written since the last ping.
+    moved: bool,
+    /// Messages that the overflow rules dropped, for the metric.
+    pub(crate) dropped: usize,
     state: State,
     waker: Option<Waker>,
     _place: Place,
+}
+
+/// A subscription of a connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Seated {
+    pub(crate) channel: ChannelName,
+    pub(crate) seat: Seat,
+    pub(crate) line: Line,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,12 +103,15 @@ impl Connection {
             outbox: Outbox::default(),
             seats: Vec::new(),
             wishes: Vec::new(),
+            readers: Vec::new(),
             touched: false,
             armed: None,
             probed: None,
             shown_queue: (0, 0),
             opened: now,
             early: 0,
+            moved: true,
+            dropped: 0,
             state: State::Open,
             waker: None,
             _place: place,
@@ -117,6 +135,12 @@ impl Connection {
             return Poll::Ready(Woken::Writable);
         }
         self.link.poll_readable(cx).map(|_ready_or_broken| Woken::Readable)
+    }
+
+    /// Says whether what waits has not moved since this was asked last.
+    pub(crate) fn is_stuck(&mut self) -> bool {
+        let moved = std::mem::replace(&mut self.moved, false);
+        !moved && !self.outbox.is_empty()
     }
 
     /// Says whether frames may still be offered.
@@ -147,7 +171,7 @@ impl Connection {
         if self.is_open() {
             let frame = self.link.wrap(Said::Close(reason));
             // A close is small and always has room: what would not fit was dropped before.
-            let _offered = self.outbox.offer(frame, usize::MAX);
+            let _offered = self.outbox.offer(frame, Origin::Kept, usize::MAX);
             self.closing(Ending::Ours(reason), now, false);
         }
     }
@@ -180,16 +204,66 @@ impl Connection {
     /// Queues something for this client alone. What does not fit makes it a slow reader.
     pub(crate) fn say(&mut self, said: Said, limit_bytes: usize) -> Offered {
         let frame = self.link.wrap(said);
-        self.offer(frame, limit_bytes)
+        if frame.is_empty() { Offered::Queued } else { self.offer(frame, Origin::Kept, limit_bytes) }
     }
 
     /// Queues a frame. Where it does not fit, what waits is written first: only a socket that takes no more makes a
-    /// slow reader, not how much is said at once.
-    pub(crate) fn offer(&mut self, frame: Bytes, limit_bytes: usize) -> Offered {
-        if !self.outbox.has_room(frame.len(), limit_bytes) {
+    /// slow reader, not how much is said at once. Then what the rules of channels allow is dropped.
+    pub(crate) fn offer(&mut self, frame: Bytes, origin: Origin, limit_bytes: usize) -> Offered {
+        if self.has_room(frame.len(), limit_bytes) {
+            return self.outbox.offer(frame, origin, limit_bytes);
+        }
+        let latest = match origin {
+            Origin::Latest(line, _) => Some(line),
+            Origin::Kept | Origin::Oldest(..) | Origin::Gap(..) => None,
+        };
+        let Self { outbox, link, seats, .. } = self;
+        let mut gap = |line, position| word_of_gap(&mut **link, seats, line, position);
+        self.dropped += outbox.make_room(frame.len(), limit_bytes, latest, &mut gap);
+        match (outbox.offer(frame, origin, limit_bytes), origin) {
+            (Offered::Full, Origin::Oldest(line, position) | Origin::Latest(line, position)) => {
+                outbox.note_dropped(line, position, gap(line, position));
+                self.dropped += 1;
+                Offered::Queued
+            }
+            (offered, _) => offered,
+        }
+    }
+
+    /// Queues the frame of a publication, after what goes before it for this client alone. `None` when the client takes
+    /// no more of what is published.
+    pub(crate) fn offer_publication(
+        &mut self,
+        frame: Bytes,
+        publication: &Publication,
+        line: Line,
+        overflow: Overflow,
+        limit_bytes: usize,
+    ) -> Option<Offered> {
+        let frame = if self.link.form().is_led() {
+            match self.link.lead(publication) {
+                Lead::Nothing => frame,
+                // One buffer: neither may leave, or be dropped, without the other.
+                Lead::Bytes(lead) => Bytes::from([&*lead, &*frame].concat()),
+                Lead::Enough => return None,
+            }
+        } else {
+            frame
+        };
+        let origin = match overflow {
+            Overflow::Close => Origin::Kept,
+            Overflow::DropOldest => Origin::Oldest(line, publication.position),
+            Overflow::Latest => Origin::Latest(line, publication.position),
+        };
+        Some(self.offer(frame, origin, limit_bytes))
+    }
+
+    /// Says whether a frame of so many bytes has room, once what waits was written as far as the socket takes it.
+    pub(crate) fn has_room(&mut self, frame_bytes: usize, limit_bytes: usize) -> bool {
+        if !self.outbox.has_room(frame_bytes, limit_bytes) {
             self.early = self.flush();
         }
-        self.outbox.offer(frame, limit_bytes)
+        self.outbox.has_room(frame_bytes, limit_bytes)
     }
 
     /// Writes what waits, as far as the socket takes it, and returns the bytes written. What is left is written by
@@ -209,6 +283,7 @@ impl Connection {
                 Ok(0) => self.broken(),
                 Ok(written) => {
                     total += written;
+                    self.moved = true;
                     self.outbox.advance(written);
                 }
                 Err(fault) if fault.kind() == ErrorKind::Interrupted => {}
@@ -241,4 +316,12 @@ impl Connection {
             waker.wake();
         }
     }
+}
+
+/// Writes that a channel lost messages; nothing when the client has left it.
+fn word_of_gap(link: &mut dyn Link, seats: &[Seated], line: Line, position: Option<Position>) -> Bytes {
+    let Some(seated) = seats.iter().find(|seated| seated.line == line) else { return Bytes::new() };
+    let channel = seated.channel.clone();
+    let text = link.dialect().push(&Push::Gap { channel, position });
+    link.wrap(Said::Text(text))
 }

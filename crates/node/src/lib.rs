@@ -12,6 +12,7 @@ mod link;
 mod mailbox;
 mod node;
 mod publish;
+mod reader;
 mod recent;
 mod refused;
 mod router;
@@ -19,7 +20,7 @@ mod shown;
 mod wheel;
 mod worker;
 
-pub use link::{Heard, Link, Received, Said};
+pub use link::{Heard, Lead, Link, Received, Said};
 pub use node::{Door, Node, NodeConfig, POLITE_RESERVE, Parts, Place, STALLED};
 pub use publish::Receipt;
 pub use router::Router;

@@ -8,11 +8,11 @@ use std::{
     fmt,
     io::{self, IoSlice},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
-use carillon_hub::Form;
-use carillon_model::CloseReason;
+use carillon_model::{ChannelName, CloseReason, Form, Position, Publication};
 use carillon_session::Dialect;
 
 /// One client's connection. Nothing here waits, and nothing is buffered for writing: the outbox is the only queue.
@@ -41,8 +41,30 @@ pub trait Link: fmt::Debug {
     /// `WouldBlock` when it takes nothing; any other error ends the connection.
     fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
 
-    /// Wraps something that is for this client alone.
+    /// Wraps something that is for this client alone. Nothing is sent where it returns no bytes.
     fn wrap(&mut self, said: Said) -> Bytes;
+
+    /// Looks at a publication whose frame is about to be queued, where the form is led.
+    fn lead(&mut self, _publication: &Publication) -> Lead {
+        Lead::Nothing
+    }
+
+    /// Learns where the client stands in a channel: before it is told that it is subscribed, or of a gap.
+    fn stand(&mut self, _channel: &ChannelName, _position: Position) {}
+
+    /// Learns that nothing which the client asked for waits for an answer. Called again and again.
+    fn settle(&mut self) {}
+}
+
+/// What goes before a publication's frame for one client alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lead {
+    /// Nothing.
+    Nothing,
+    /// These bytes.
+    Bytes(Bytes),
+    /// The client takes no more, neither this one nor any later.
+    Enough,
 }
 
 /// What a link heard.
@@ -74,6 +96,8 @@ pub enum Received {
 pub enum Said {
     /// A text of its dialect.
     Text(String),
+    /// The last text of its dialect, and when to come back.
+    Goodbye(String, Option<Duration>),
     /// The transport's own ping.
     Ping,
     /// The transport's own end.

@@ -1,7 +1,7 @@
 //! What waits for a worker.
 //!
 //! **Lives here:** the one bounded queue between the node and each worker, and its overflow rule: a delivery that
-//! does not fit is dropped, and the channel's subscribers are told of the gap in its place.
+//! does not fit is dropped, and the worker finds word of it in its place.
 //! **Called by:** the router and the acceptor put in, the worker takes out.
 //! **Must not know:** what a worker does with it.
 
@@ -26,14 +26,23 @@ use crate::node::Place;
 pub(crate) enum Mail {
     /// Fan out a publication.
     Deliver(Arc<Delivery>),
-    /// Tell a channel's subscribers that it lost messages here.
-    Gap(ChannelName, Option<Position>),
+    /// Messages of a channel that should stand here do not, up to the position.
+    Missed(ChannelName, Option<Position>, Missed),
     /// Serve a connection that was accepted.
     Accepted(TcpStream, Place),
     /// Ask every client to move, spread over this time.
     Drain(Duration),
     /// Close what is left.
     Cut,
+}
+
+/// Why messages do not stand where they should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Missed {
+    /// The queue was full: the broker's memory may have them.
+    Dropped,
+    /// The broker lost them.
+    Lost,
 }
 
 /// The queue of one worker.
@@ -63,17 +72,19 @@ struct Queue {
 impl Queue {
     /// One notice for each channel until something of it is queued behind, so that notices are bounded by the
     /// worker's channels. It tells of the last loss, which also concerns those who joined after the first.
-    fn note_gap(&mut self, channel: ChannelName, position: Option<Position>) {
+    fn note_gap(&mut self, channel: ChannelName, position: Option<Position>, missed: Missed) {
         let next = self.taken + self.mail.len() as u64;
         let number = *self
             .gaps
             .entry(channel.clone())
             .and_modify(|n| *n = if *n < self.taken { next } else { *n })
             .or_insert(next);
-        let notice = Mail::Gap(channel, position);
         match usize::try_from(number - self.taken).ok().and_then(|place| self.mail.get_mut(place)) {
-            Some(earlier) => *earlier = notice,
-            None => self.mail.push_back(notice),
+            Some(Mail::Missed(_, upto, cause)) => {
+                *upto = position;
+                *cause = missed.max(*cause);
+            }
+            Some(_) | None => self.mail.push_back(Mail::Missed(channel, position, missed)),
         }
     }
 }
@@ -116,13 +127,13 @@ impl Mailbox {
             return Delivered::Queued;
         }
         let (channel, position) = (message.channel.clone(), delivery.publication().position);
-        queue.note_gap(channel, position);
+        queue.note_gap(channel, position, Missed::Dropped);
         Delivered::Dropped
     }
 
-    /// Puts in that a channel lost messages.
+    /// Puts in that the broker lost messages of a channel.
     pub(crate) fn gap(&self, channel: ChannelName, position: Option<Position>) {
-        self.lock().note_gap(channel, position);
+        self.lock().note_gap(channel, position, Missed::Lost);
         self.arrived.notify_one();
     }
 

@@ -258,6 +258,11 @@ impl Node {
         !matches!(*self.broker.borrow(), Health::Connecting { .. })
     }
 
+    /// Says whether the broker is there and nothing is missing.
+    pub(crate) fn broker_is_connected(&self) -> bool {
+        *self.broker.borrow() == Health::Connected
+    }
+
     /// Waits until the broker was reached, an attempt to reach it has failed, or it is `late`.
     ///
     /// # Cancel safety

@@ -126,7 +126,9 @@ impl Deliver for Router {
         self.each(workers, |mailbox| {
             if mailbox.deliver(Arc::clone(&delivery)) == Delivered::Dropped {
                 self.overflows.increment(1);
-                self.dropped.increment(1);
+                if delivery.publication().position.is_none() {
+                    self.dropped.increment(1);
+                }
             }
         });
     }

@@ -1,9 +1,11 @@
 //! One thread and the connections that live on it: the only place that waits for clients.
 //!
-//! **Lives here:** taking connections in, the task of each, what a session asks for, the ticks. Channels are in `joining`, fan-out is in `turn`.
+//! **Lives here:** taking connections in, the task of each, what a session asks for, the ticks. Channels are in `joining`,
+//! their pasts in `catching_up`, fan-out is in `turn`.
 //! **Called by:** `node` starts workers; doors open connections.
 //! **Must not know:** transports, dialects, which broker it is.
 
+mod catching_up;
 mod joining;
 mod turn;
 
@@ -18,9 +20,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use carillon_hub::{Channels, Offered, Outbox, SessionKey};
+use carillon_hub::{Channels, Offered, Origin, Outbox, SessionKey};
 use carillon_model::{ChannelName, CloseReason, ConnectionId, ErrorCode, Position, Refusal};
-use carillon_session::{Answer, Effect, Heartbeat, Push, Session, Wanted};
+use carillon_session::{Answer, Effect, Heartbeat, Identity, Push, Session, Wanted, may_subscribe};
 use carillon_tasks::clock;
 use slab::Slab;
 use tokio::{
@@ -65,8 +67,13 @@ pub struct Worker {
     touched: RefCell<Vec<SessionKey>>,
     wheel: RefCell<Wheel>,
     scratch: RefCell<Box<[u8]>>,
-    /// Some connection has wishes that wait for the broker.
-    wishes: Cell<bool>,
+    /// Some connection waits for the broker, or for the time to ask it again.
+    waiting: Cell<bool>,
+    /// Questions to storage that were not put yet; at most a few for each connection.
+    asks: RefCell<Vec<catching_up::Ask>>,
+    asked: Notify,
+    /// The number of the last question.
+    questions: Cell<u64>,
     /// The node is stopping since then: clients are asked to move.
     draining: Cell<Option<Instant>>,
     cut_at: Cell<Option<Instant>>,
@@ -100,10 +107,12 @@ pub(crate) fn run(seed: Seed, runtime: &tokio::runtime::Runtime) {
     LocalSet::new().block_on(runtime, async move {
         let turns = spawn_local(Rc::clone(&worker).turns());
         let ticks = spawn_local(Rc::clone(&worker).ticks());
+        let reads = spawn_local(Rc::clone(&worker).reads());
         tokio::select! {
             () = worker.ended.notified() => worker.node.note_end(worker.index),
             _ = turns => fail_fast(),
             _ = ticks => fail_fast(),
+            _ = reads => fail_fast(),
         }
     });
 }
@@ -127,7 +136,10 @@ impl Worker {
             touched: RefCell::default(),
             wheel: RefCell::new(Wheel::new(clock::now())),
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
-            wishes: Cell::new(false),
+            waiting: Cell::new(false),
+            asks: RefCell::default(),
+            asked: Notify::new(),
+            questions: Cell::new(0),
             draining: Cell::new(None),
             cut_at: Cell::new(None),
             ended: Notify::new(),
@@ -180,12 +192,13 @@ impl Worker {
         if self.draining.get().is_some() {
             session.handle_leave(CloseReason::Draining, now, self.come_back());
         }
-        if let Some(at) = self.age_ends(now) {
+        if let Some(at) = self.age_ends(opening.heartbeat, now) {
             // Ages end at times of their own: no jitter is needed to come back.
             session.handle_leave(CloseReason::MaxAge, at, Duration::ZERO);
         }
-        self.shown.opened.increment(1);
-        self.shown.connections.increment(1);
+        let shown = self.shown.of(link.form());
+        shown.opened.increment(1);
+        shown.connections.increment(1);
         let mut connections = self.connections.borrow_mut();
         let free = connections.vacant_entry();
         let Some(key) = SessionKey::new(free.key()) else { return };
@@ -195,6 +208,39 @@ impl Worker {
         drop(connections);
         self.carry_out(key, now);
         spawn_local(Rc::clone(self).serve(key));
+    }
+
+    /// Decides on a first request that is answered by a status: what a WebSocket is told in the conversation. Only what
+    /// no channel of it can be had for is refused; the rest is told in the stream.
+    ///
+    /// # Errors
+    /// The refusal; `unavailable` when the same request may succeed on another node, or later.
+    pub fn screen(&self, opening: &Opening, place: &Place) -> Result<(), Refusal> {
+        let now = clock::now();
+        if place.is_over_capacity() || self.draining.get().is_some() {
+            let message = "this node takes no more clients; connect again";
+            return Err(Refusal::new(ErrorCode::Unavailable, message).retry_after(self.come_back()));
+        }
+        let identity = match &opening.token {
+            Some(token) => Some(self.node.identify(token, now)?),
+            None => None,
+        };
+        let mut first = None;
+        for wanted in &opening.wanted {
+            match wanted {
+                Ok(wanted) => match self.may_join(&wanted.channel, identity.as_ref()) {
+                    Ok(()) => return Ok(()),
+                    Err(refusal) => first = first.or(Some(refusal)),
+                },
+                Err((_, refusal)) => first = first.or_else(|| Some(refusal.clone())),
+            }
+        }
+        let none = || Refusal::new(ErrorCode::BadRequest, "name at least one channel: `?channel=news`");
+        Err(first.unwrap_or_else(none))
+    }
+
+    fn may_join(&self, channel: &ChannelName, identity: Option<&Identity>) -> Result<(), Refusal> {
+        may_subscribe(channel, self.node.router().rules().find(channel), identity).map(|_rule| ())
     }
 
     /// The task of one connection.
@@ -207,7 +253,10 @@ impl Worker {
                         yield_now().await;
                     }
                 }
-                Woken::Writable => self.flush(key),
+                Woken::Writable => {
+                    self.flush(key);
+                    self.catch_up(key);
+                }
                 Woken::Over(ending) => return self.remove(key, ending),
             }
         }
@@ -227,13 +276,14 @@ impl Worker {
         let received = {
             let mut connections = self.connections.borrow_mut();
             let Some(connection) = connections.get_mut(key.get()) else { return false };
-            connection.receive(&mut self.scratch.borrow_mut(), &mut heard)
+            let received = connection.receive(&mut self.scratch.borrow_mut(), &mut heard);
+            if let Ok(Received::Bytes(bytes)) = received {
+                self.shown.of(connection.link.form()).received_bytes.increment(bytes as u64);
+            }
+            received
         };
         let ended = match received {
-            Ok(Received::Bytes(bytes)) => {
-                self.shown.received_bytes.increment(bytes as u64);
-                None
-            }
+            Ok(Received::Bytes(_)) => None,
             Ok(Received::End) => Some(Ending::Client),
             Err(fault) if matches!(fault.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
                 return false;
@@ -266,11 +316,15 @@ impl Worker {
             Heard::Alive => {
                 connection.session.handle_heard(now);
                 if let Some(probed) = connection.probed.take() {
-                    self.shown.ping_rtt.record(now.saturating_duration_since(probed).as_secs_f64());
+                    self.shown
+                        .of(connection.link.form())
+                        .ping_rtt
+                        .record(now.saturating_duration_since(probed).as_secs_f64());
                 }
             }
             Heard::Reply(frame) if connection.is_open() => {
-                if connection.offer(frame, self.node.config().outbox_max_bytes) == Offered::Full {
+                if connection.offer(frame, Origin::Kept, self.node.config().outbox_max_bytes) == Offered::Full
+                {
                     connection.session.handle_close(CloseReason::SlowConsumer, Some(self.come_back()));
                 }
             }
@@ -285,51 +339,68 @@ impl Worker {
         let mut connections = self.connections.borrow_mut();
         let Some(connection) = connections.get_mut(key.get()) else { return };
         self.obey(key, connection, now);
-        self.shown.sent_bytes.increment(connection.flush() as u64);
-        self.show_queue(connection);
+        if !connection.wishes.is_empty() {
+            self.grant_next(key, connection, now);
+            self.obey(key, connection, now);
+        }
+        if connection.wishes.is_empty() && connection.readers.is_empty() {
+            connection.link.settle();
+        }
+        self.flush_one(connection);
         self.arm(key, connection);
     }
 
     /// Does what the session has decided.
     fn obey(&self, key: SessionKey, connection: &mut Connection, now: Instant) {
-        let limit = self.node.config().outbox_max_bytes;
         while let Some(effect) = connection.session.next_effect() {
-            match effect {
-                // A close is the last frame (RFC 6455 §5.5.1).
-                Effect::Say(_) | Effect::ProbePeer if !connection.is_open() => {}
-                Effect::Say(push) => {
-                    if matches!(&push, Push::Error { refusal, .. } if refusal.code == ErrorCode::LimitExceeded)
-                    {
-                        shown::subscribed("limit");
-                    }
-                    let goodbye = matches!(push, Push::Goodbye { .. });
-                    if goodbye {
-                        self.make_room(connection, limit);
-                    }
-                    let text = connection.link.dialect().push(&push);
-                    if connection.say(Said::Text(text), limit) == Offered::Full && !goodbye {
-                        connection.session.handle_close(CloseReason::SlowConsumer, Some(self.come_back()));
-                    }
-                }
-                Effect::Join { wanted, reference } => self.answer_join(key, connection, wanted, reference),
-                Effect::Leave(channel) => self.leave(connection, &channel),
-                Effect::Verify { token, reference } => {
-                    let answer = match self.node.identify(&token, now) {
-                        Ok(identity) => Answer::Verified { identity, reference },
-                        Err(refusal) => Answer::Rejected { refusal, reference },
-                    };
-                    connection.session.handle_answer(answer);
-                    self.join_user(key, connection);
-                    self.revoke(connection);
-                }
-                Effect::ProbePeer => {
-                    connection.probed = Some(now);
-                    if connection.say(Said::Ping, limit) == Offered::Full {
-                        connection.session.handle_close(CloseReason::SlowConsumer, Some(self.come_back()));
-                    }
-                }
-                Effect::Close(reason) => connection.close(reason, now),
+            self.carry(key, connection, effect, now);
+        }
+    }
+
+    /// Carries one effect out.
+    fn carry(&self, key: SessionKey, connection: &mut Connection, effect: Effect, now: Instant) {
+        match effect {
+            // A close is the last frame (RFC 6455 §5.5.1).
+            Effect::Say(_) | Effect::ProbePeer if !connection.is_open() => {}
+            Effect::Say(push) => self.say(connection, &push),
+            Effect::Join { wanted, reference } => self.answer_join(key, connection, wanted, reference, now),
+            Effect::Leave(channel) => self.leave(connection, &channel),
+            Effect::Verify { token, reference } => {
+                let answer = match self.node.identify(&token, now) {
+                    Ok(identity) => Answer::Verified { identity, reference },
+                    Err(refusal) => Answer::Rejected { refusal, reference },
+                };
+                connection.session.handle_answer(answer);
+                self.join_user(key, connection);
+                self.revoke(connection);
             }
+            Effect::ProbePeer => {
+                connection.probed = Some(now);
+                let said = connection.say(Said::Ping, self.node.config().outbox_max_bytes);
+                // A reader that took nothing since the last ping holds what waits for it, and whatever it is brought.
+                if said == Offered::Full || connection.is_stuck() {
+                    connection.session.handle_close(CloseReason::SlowConsumer, Some(self.come_back()));
+                }
+            }
+            Effect::Close(reason) => connection.close(reason, now),
+        }
+    }
+
+    fn say(&self, connection: &mut Connection, push: &Push) {
+        let limit = self.node.config().outbox_max_bytes;
+        if matches!(push, Push::Error { refusal, .. } if refusal.code == ErrorCode::LimitExceeded) {
+            shown::subscribed("limit");
+        }
+        if let Push::Subscribed { channel, position: Some(position), .. } = push {
+            connection.link.stand(channel, *position);
+        }
+        let text = connection.link.dialect().push(push);
+        if let Push::Goodbye { retry_after, .. } = push {
+            self.make_room(connection, limit);
+            // It has room, or the socket is gone.
+            let _offered = connection.say(Said::Goodbye(text, *retry_after), limit);
+        } else if connection.say(Said::Text(text), limit) == Offered::Full {
+            connection.session.handle_close(CloseReason::SlowConsumer, Some(self.come_back()));
         }
     }
 
@@ -343,12 +414,21 @@ impl Worker {
 
     fn flush(&self, key: SessionKey) {
         if let Some(connection) = self.connections.borrow_mut().get_mut(key.get()) {
-            self.shown.sent_bytes.increment(connection.flush() as u64);
-            self.show_queue(connection);
+            self.flush_one(connection);
         }
     }
 
+    fn flush_one(&self, connection: &mut Connection) {
+        let sent = connection.flush();
+        self.shown.of(connection.link.form()).sent_bytes.increment(sent as u64);
+        self.show_queue(connection);
+    }
+
     fn show_queue(&self, connection: &mut Connection) {
+        let dropped = std::mem::take(&mut connection.dropped);
+        if dropped > 0 {
+            self.shown.dropped_overflow.increment(dropped as u64);
+        }
         let waits = (connection.outbox.len(), connection.outbox.bytes());
         let shown = std::mem::replace(&mut connection.shown_queue, waits);
         if shown != waits {
@@ -359,14 +439,16 @@ impl Worker {
 
     fn remove(&self, key: SessionKey, ending: Ending) {
         let Some(mut connection) = self.connections.borrow_mut().try_remove(key.get()) else { return };
-        while let Some((channel, seat)) = connection.seats.pop() {
-            self.unseat(&channel, seat);
+        while let Some(seated) = connection.seats.pop() {
+            self.unseat(&seated);
         }
         connection.outbox = Outbox::default();
         self.show_queue(&mut connection);
-        self.shown.connections.decrement(1);
-        self.shown.duration.record(clock::now().saturating_duration_since(connection.opened).as_secs_f64());
-        shown::closed(ending);
+        let form = connection.link.form();
+        let shown = self.shown.of(form);
+        shown.connections.decrement(1);
+        shown.duration.record(clock::now().saturating_duration_since(connection.opened).as_secs_f64());
+        shown::closed(form, ending);
     }
 
     /// Has the wheel name the connection at its next deadline.
@@ -418,8 +500,10 @@ impl Worker {
     }
 
     /// Returns when a connection that begins at `now` is as old as it may be.
-    fn age_ends(&self, now: Instant) -> Option<Instant> {
+    fn age_ends(&self, heartbeat: Heartbeat, now: Instant) -> Option<Instant> {
         let age = self.node.config().connection_age_max?;
+        // A stream of HTTP passes more that ends long answers, and comes back by itself.
+        let age = if heartbeat == Heartbeat::OneWay { age / 2 } else { age };
         now.checked_add(age.saturating_sub(self.dice.part_of(age / 5)))
     }
 

@@ -12,4 +12,4 @@ mod words;
 pub use access::{Identity, may_subscribe};
 pub use dialect::{Dialect, Undecoded};
 pub use session::{Heartbeat, Limits, Session};
-pub use words::{Answer, Command, Effect, Push, Recovered, Reference, Since, Unrecovered, Wanted};
+pub use words::{Answer, Command, Effect, Push, Recovered, Reference, Wanted};

@@ -12,9 +12,7 @@ use std::{
 
 use carillon_model::{ChannelName, CloseReason, ConnectionId, ErrorCode, Refusal};
 
-use crate::{
-    Answer, Command, Effect, Identity, Push, Recovered, Reference, Since, Undecoded, Unrecovered, Wanted,
-};
+use crate::{Answer, Command, Effect, Identity, Push, Reference, Undecoded, Wanted};
 
 /// What a session allows its client.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +37,8 @@ pub enum Heartbeat {
     Transport,
     /// By a frame beside it, for pages that watch for one.
     InBand,
+    /// By the transport's ping, which this client's transport cannot answer: that it is gone is found by writing.
+    OneWay,
 }
 
 /// One client's conversation.
@@ -168,20 +168,10 @@ impl Session {
             return;
         }
         match answer {
-            Answer::Joined { wanted, position, reference } => {
-                let recovered = match (wanted.since, position) {
-                    (Since::Now, _) => None,
-                    (Since::After(stands), Some(head)) if stands == head => {
-                        Some(Recovered::All { replayed: 0 })
-                    }
-                    (Since::After(stands), Some(head)) if stands.epoch != head.epoch => {
-                        Some(Recovered::No(Unrecovered::Epoch))
-                    }
-                    // Nothing is replayed by this version, so the limit is none.
-                    (Since::After(_) | Since::Past, Some(_)) => Some(Recovered::No(Unrecovered::Limit)),
-                    (Since::After(_) | Since::Past, None) => Some(Recovered::No(Unrecovered::Expired)),
-                };
-                self.say_next(Push::Subscribed { channel: wanted.channel, position, recovered, reference });
+            // The client may have left while its past was read.
+            Answer::Joined { channel, .. } if self.channels.binary_search(&channel).is_err() => {}
+            Answer::Joined { channel, position, recovered, reference } => {
+                self.say_next(Push::Subscribed { channel, position, recovered, reference });
             }
             Answer::Refused { channel, refusal, reference } => {
                 if let Ok(place) = self.channels.binary_search(&channel) {
@@ -218,7 +208,8 @@ impl Session {
             return self.end(CloseReason::TokenExpired, Some(Duration::from_secs(1)));
         }
         let silence = now.saturating_duration_since(self.last_heard);
-        if silence >= limits.heartbeat.saturating_add(limits.pong_timeout) {
+        let answers = self.heartbeat != Heartbeat::OneWay;
+        if answers && silence >= limits.heartbeat.saturating_add(limits.pong_timeout) {
             return self.end(CloseReason::IdleTimeout, None);
         }
         if silence >= limits.heartbeat && !self.probing {
@@ -227,6 +218,7 @@ impl Session {
             match self.heartbeat {
                 Heartbeat::Transport => {}
                 Heartbeat::InBand => self.say(Push::Ping),
+                Heartbeat::OneWay => self.handle_heard(now),
             }
         }
     }

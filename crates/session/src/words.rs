@@ -6,7 +6,9 @@
 
 use std::time::Duration;
 
-use carillon_model::{ChannelName, CloseReason, ConnectionId, Position, Refusal, UnixMillis};
+use carillon_model::{
+    ChannelName, CloseReason, ConnectionId, Position, Refusal, Since, UnixMillis, Unrecovered,
+};
 
 use crate::Identity;
 
@@ -53,17 +55,6 @@ pub struct Wanted {
     pub since: Since,
 }
 
-/// From where on a client wants a channel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Since {
-    /// From now on.
-    Now,
-    /// After this position.
-    After(Position),
-    /// From another place in the past: the oldest kept, the last so many, a time.
-    Past,
-}
-
 /// What a client is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Push {
@@ -84,7 +75,7 @@ pub enum Push {
     Subscribed {
         /// Which.
         channel: ChannelName,
-        /// Where the client stands; `None` on a channel without history.
+        /// Where the client stands before anything that is replayed; `None` on a channel without history.
         position: Option<Position>,
         /// Whether what was missed comes, when the client asked for that.
         recovered: Option<Recovered>,
@@ -142,24 +133,13 @@ pub enum Push {
 /// What became of a client's past.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recovered {
-    /// Everything that was missed follows: this many messages.
+    /// Everything that was missed follows: exactly this many messages, before any other of the channel.
     All {
         /// How many.
         replayed: u32,
     },
     /// It cannot be brought; the application reloads its state.
     No(Unrecovered),
-}
-
-/// Why a client's past cannot be brought.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unrecovered {
-    /// The stream was recreated since.
-    Epoch,
-    /// It is no longer kept.
-    Expired,
-    /// It is more than is replayed.
-    Limit,
 }
 
 /// What a session asks of its node.
@@ -194,10 +174,12 @@ pub enum Effect {
 pub enum Answer {
     /// The connection is attached.
     Joined {
-        /// To what, and from where it was wanted.
-        wanted: Wanted,
-        /// Where it stands; `None` on a channel without history.
+        /// To what.
+        channel: ChannelName,
+        /// Where it stands before anything that is replayed; `None` on a channel without history.
         position: Option<Position>,
+        /// Whether what was missed comes, when that was wanted.
+        recovered: Option<Recovered>,
         /// From the question.
         reference: Option<Reference>,
     },

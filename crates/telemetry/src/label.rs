@@ -16,7 +16,7 @@ pub struct Label {
 }
 
 /// How frames move.
-pub static TRANSPORT: Label = Label { name: "transport", values: &["websocket"] };
+pub static TRANSPORT: Label = Label { name: "transport", values: &["websocket", "sse", "stream", "poll"] };
 /// How a session speaks.
 pub static PROTOCOL: Label = Label { name: "protocol", values: &["native"] };
 /// The door by which a publisher came.
@@ -48,6 +48,9 @@ pub static CLOSED: Label = Label {
 pub static REJECTED: Label = Label { name: "reason", values: &["limit", "bad_request", "timeout"] };
 /// How a request to subscribe ended.
 pub static SUBSCRIBED: Label = Label { name: "result", values: &["ok", "denied", "limit", "error"] };
+/// What became of a past that a client asked for.
+pub static RECOVERED: Label =
+    Label { name: "result", values: &["ok", "epoch", "expired", "limit", "unavailable"] };
 /// The HTTP door alone.
 pub static API_HTTP: Label = Label { name: "api", values: &["http"] };
 /// How a publish by HTTP ended.
@@ -71,7 +74,7 @@ pub static GRPC_CODE: Label = Label {
     ],
 };
 /// Why a message that was accepted did not reach somebody.
-pub static DROPPED: Label = Label { name: "reason", values: &["slow_consumer", "queue_full"] };
+pub static DROPPED: Label = Label { name: "reason", values: &["slow_consumer", "overflow", "queue_full"] };
 /// What was shown to prove who somebody is.
 pub static AUTH_METHOD: Label = Label { name: "method", values: &["token", "key", "anonymous"] };
 /// What came of it.

@@ -12,7 +12,7 @@ use crate::{
     entry::{CounterMetric, Entry, GaugeMetric, HistogramMetric, Kind},
     label::{
         API, API_GRPC, API_HTTP, AUTH_METHOD, AUTH_RESULT, BROKER, BROKER_OP, CLOSED, DROPPED, GRPC_CODE,
-        HTTP_CLASS, PROTOCOL, RATE_SCOPE, REJECTED, REVISION, SUBSCRIBED, TRANSPORT, VERSION,
+        HTTP_CLASS, PROTOCOL, RATE_SCOPE, RECOVERED, REJECTED, REVISION, SUBSCRIBED, TRANSPORT, VERSION,
     },
 };
 
@@ -102,7 +102,15 @@ table! {
     WORKER_QUEUE_MESSAGES: GaugeMetric("carillon_worker_queue_messages", Count, []),
         "Publications that wait for a worker, all workers together.";
     WORKER_QUEUE_OVERFLOWS: CounterMetric("carillon_worker_queue_overflows_total", Count, []),
-        "Publications that found a worker's queue full; the worker's sessions are told of the gap.";
+        "Publications that found a worker's queue full; the broker's memory makes up for them, or a `gap` is told.";
+    WORKER_QUEUE_HEALED: CounterMetric("carillon_worker_queue_healed_messages_total", Count, []),
+        "Publications that were taken from the broker's memory after a worker's queue was full.";
+    RECOVERIES: CounterMetric("carillon_recoveries_total", Count, [RECOVERED]),
+        "Pasts that clients asked for when they subscribed, by outcome: all but `ok` were told `recovered:false`.";
+    RECOVERED_MESSAGES: CounterMetric("carillon_recovered_messages_total", Count, []),
+        "Messages that clients had missed and were sent.";
+    GAPS: CounterMetric("carillon_gaps_total", Count, []),
+        "Times that a client was told of a `gap` in a channel, other than by an overflow rule.";
 
     ["Broker"]
     BROKER_CONNECTED: GaugeMetric("carillon_broker_connected", Count, [BROKER]).on_use(),

@@ -6,8 +6,8 @@
 
 use bytes::Bytes;
 use carillon_dialect_native::Native;
-use carillon_hub::{Form, Render};
-use carillon_model::Publication;
+use carillon_hub::Render;
+use carillon_model::{Form, Publication};
 use carillon_session::Dialect as _;
 
 use crate::frame;
@@ -18,8 +18,17 @@ pub struct Renderer;
 
 impl Render for Renderer {
     fn frame(&self, form: Form, publication: &Publication) -> Bytes {
+        let text = Native.publication(publication);
         match form {
-            Form::NativeWebSocket => frame::text(&Native.publication(publication)),
+            Form::NativeWebSocket => frame::text(&text),
+            Form::NativeSse => {
+                let id = publication.position.map(|position| format!("id: {position}\n")).unwrap_or_default();
+                Bytes::from(format!("{id}data: {text}\n\n"))
+            }
+            // TODO #4: raw
+            Form::NativeSseBare | Form::NativeSseRaw => Bytes::from(format!("data: {text}\n\n")),
+            Form::NativeLine => Bytes::from(text + "\n"),
+            Form::NativePoll => Bytes::from(text + ","),
         }
     }
 }

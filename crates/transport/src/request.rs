@@ -7,9 +7,9 @@
 use std::{borrow::Cow, net::IpAddr};
 
 use carillon_dialect_native::since;
-use carillon_model::{ChannelName, ErrorCode, Refusal};
+use carillon_model::{ChannelName, ErrorCode, Refusal, Since};
 use carillon_node::Opening;
-use carillon_session::{Heartbeat, Since, Wanted};
+use carillon_session::{Heartbeat, Wanted};
 use hyper::{
     HeaderMap, Uri,
     header::{AUTHORIZATION, HOST, HeaderValue, ORIGIN, SEC_WEBSOCKET_PROTOCOL},
@@ -122,7 +122,7 @@ mod tests {
         let [first, second, third] = read.wanted.as_slice() else { panic!("{read:?}") };
         assert_eq!(first.as_ref().unwrap().channel.as_str(), "orders.7");
         assert_eq!(second.as_ref().unwrap().channel.as_str(), "größe");
-        assert_eq!(second.as_ref().unwrap().since, Since::Past);
+        assert_eq!(second.as_ref().unwrap().since, Since::Oldest);
         let (name, refusal) = third.as_ref().unwrap_err();
         assert_eq!((name.as_str(), refusal.code), ("a.*", ErrorCode::BadRequest));
     }

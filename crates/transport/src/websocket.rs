@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use carillon_dialect_native::Native;
-use carillon_hub::Form;
+use carillon_model::Form;
 use carillon_node::{Heard, Link, Received, Said};
 use carillon_session::Dialect;
 use tokio::net::TcpStream;
@@ -163,7 +163,7 @@ impl Link for WebSocketLink {
 
     fn wrap(&mut self, said: Said) -> Bytes {
         match said {
-            Said::Text(text) => frame::text(&text),
+            Said::Text(text) | Said::Goodbye(text, _) => frame::text(&text),
             Said::Ping => frame::ping(),
             Said::Close(reason) => {
                 if self.end == End::NotYet {

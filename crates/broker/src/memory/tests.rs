@@ -19,7 +19,7 @@ fn keep(log: &mut ShardLog, channel: &str, offset: u64, data: &'static [u8]) {
     };
     let offset = Offset::new(offset);
     let position = Some(Position { epoch: Epoch::from_bits(1), offset });
-    log.keep(offset, Arc::new(Publication { message, position }));
+    log.keep(offset, Arc::new(Publication::new(message, position)));
 }
 
 fn kept(log: &ShardLog, channel: &str) -> Vec<u64> {

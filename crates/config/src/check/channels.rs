@@ -94,7 +94,11 @@ fn rule(reader: &mut Reader, at: &str) -> Option<ChannelRule> {
         pattern: pattern?,
         keeping: keeping?,
         access: if access? == "public" { Access::Public } else { Access::Token },
-        overflow: overflow.map(|_only| Overflow::Close)?,
+        overflow: match overflow? {
+            "drop_oldest" => Overflow::DropOldest,
+            "latest" => Overflow::Latest,
+            _ => Overflow::Close,
+        },
         message_max_bytes: message_max_bytes?,
     })
 }

@@ -358,10 +358,11 @@ pub(crate) static SECTIONS: &[Section] = &[
             ),
             key(
                 "overflow",
-                Choice(&["close"]),
+                Choice(&["close", "drop_oldest", "latest"]),
                 Is("close"),
-                "What happens to a client that reads more slowly than its channels speak: it is closed with 4101, and \
-                 comes back after a second.",
+                "What happens when more waits for a client than may: it is closed with 4101, comes back after a second \
+                 and recovers; or the channel's oldest waiting messages are dropped; or all but its newest. What was \
+                 dropped is told with a `gap` and counted.",
             ),
             key("message_max", size(64, MIB), Is("64KiB"), "Largest data of one message."),
         ],

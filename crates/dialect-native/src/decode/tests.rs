@@ -79,10 +79,12 @@ fn unknown_types_and_missing_features_differ() {
 #[test]
 fn since_has_a_grammar() {
     assert_eq!(since("$"), Ok(Since::Now));
-    for past in ["0", "-10", "@1795205265123"] {
-        assert_eq!(since(past), Ok(Since::Past), "{past}");
-    }
-    for bad in ["", "-", "@", "-x", "yesterday", "1", "abcd12-"] {
+    assert_eq!(since("0"), Ok(Since::Oldest));
+    assert_eq!(since("-10"), Ok(Since::Last(10)));
+    assert_eq!(since("@1795205265123"), Ok(Since::Time(UnixMillis::new(1_795_205_265_123))));
+    for bad in
+        ["", "-", "@", "-x", "-+1", "-4294967296", "@18446744073709551616", "yesterday", "1", "abcd12-"]
+    {
         assert!(since(bad).is_err(), "{bad}");
     }
 }

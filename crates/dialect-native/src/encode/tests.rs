@@ -13,8 +13,8 @@ fn position() -> Position {
 
 #[test]
 fn a_publication_has_its_members_in_the_order_of_the_protocol() {
-    let mut full = Publication {
-        message: NewMessage {
+    let mut full = Publication::new(
+        NewMessage {
             channel: ChannelName::new("orders.\"7\"").unwrap(),
             event: Some(EventName::new("shipped").unwrap()),
             data: Bytes::from_static(br#"{"id":7,"name":"\u00fc"}"#),
@@ -23,8 +23,8 @@ fn a_publication_has_its_members_in_the_order_of_the_protocol() {
             exclude: Box::default(),
             id: None,
         },
-        position: Some(position()),
-    };
+        Some(position()),
+    );
     assert_eq!(
         publication(&full),
         r#"{"type":"message","channel":"orders.\"7\"","id":"k3f9ab-1042","event":"shipped","data":{"id":7,"name":"\u00fc"},"time":1795205265123,"user":"ana"}"#

@@ -19,7 +19,7 @@ fn delivery(channel: &str, offset: u64) -> Arc<Delivery> {
         id: None,
     };
     let position = Some(Position { epoch: Epoch::from_bits(1), offset: Offset::new(offset) });
-    Arc::new(Delivery::new(Arc::new(Publication { message, position }), clock::now()))
+    Arc::new(Delivery::new(Arc::new(Publication::new(message, position)), clock::now()))
 }
 
 fn shown(mailbox: &Mailbox, budget: usize) -> Vec<String> {
@@ -30,7 +30,7 @@ fn shown(mailbox: &Mailbox, budget: usize) -> Vec<String> {
             let publication = delivery.publication();
             format!("{}@{}", publication.message.channel, publication.position.unwrap().offset)
         }
-        Mail::Gap(channel, position) => format!("gap {channel}@{}", position.unwrap().offset),
+        Mail::Missed(channel, position, _) => format!("gap {channel}@{}", position.unwrap().offset),
         other @ (Mail::Accepted(..) | Mail::Drain(_) | Mail::Cut) => format!("{other:?}"),
     };
     mail.into_iter().map(show).collect()

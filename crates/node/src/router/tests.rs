@@ -35,7 +35,7 @@ fn publication(channel: &str, id: Option<&str>) -> Arc<Publication> {
         exclude: Box::default(),
         id: id.map(|id| IdempotencyKey::new(id).unwrap()),
     };
-    Arc::new(Publication { message, position: None })
+    Arc::new(Publication::new(message, None))
 }
 
 fn waiting(router: &Router) -> Vec<usize> {
@@ -91,7 +91,7 @@ fn a_loss_concerns_the_wanted_channels_of_its_shard_and_class() {
     let told: Vec<_> = mail
         .iter()
         .map(|mail| match mail {
-            Mail::Gap(channel, _) => channel.as_str(),
+            Mail::Missed(channel, ..) => channel.as_str(),
             Mail::Deliver(_) | Mail::Accepted(..) | Mail::Drain(_) | Mail::Cut => panic!("{mail:?}"),
         })
         .collect();

@@ -6,16 +6,24 @@
 //! **Must not know:** reading, timers.
 
 use super::{
-    CUT_PATIENCE, ChannelName, CloseReason, Duration, Offered, Position, Push, Rc, Said, SessionKey, Worker,
-    clock, yield_now,
+    Arc, CUT_PATIENCE, ChannelName, CloseReason, Duration, Offered, Position, Push, Rc, Said, SessionKey,
+    Worker, clock, yield_now,
 };
 
 use burst::{Burst, Bursts};
-use carillon_hub::Form;
+use carillon_broker::Past;
+use carillon_hub::Delivery;
+use carillon_model::{Form, Keeping, Publication, ReplayLimits, Since};
 
-use crate::mailbox::Mail;
+use crate::{
+    mailbox::{Mail, Missed},
+    shown::{self, Tally},
+};
 
 mod burst;
+
+/// Most that is made up for at once, after the mailbox had no room: as much as it holds.
+const MAKE_UP_LIMITS: ReplayLimits = ReplayLimits { messages: 16_384, bytes: 64 << 20 };
 
 /// Mail that is taken from the mailbox at once.
 const MAIL_AT_ONCE: usize = 256;
@@ -53,7 +61,7 @@ impl Worker {
 
     async fn attend(self: &Rc<Self>, piece: Mail) {
         match piece {
-            Mail::Gap(channel, position) => self.tell_gap(&channel, position).await,
+            Mail::Missed(channel, position, missed) => self.make_up(&channel, position, missed).await,
             Mail::Accepted(socket, place) => (self.door)(self, socket, place),
             Mail::Drain(window) => self.drain(window),
             Mail::Cut => self.cut(),
@@ -63,16 +71,20 @@ impl Worker {
 
     /// Offers each burst to its channel's subscribers, then flushes every session once.
     async fn fan_out_all(&self, bursts: &mut Bursts) {
-        for burst in bursts.take() {
-            let reached = self.fan_out(&burst).await;
-            self.show_burst(&burst, reached);
+        for mut burst in bursts.take() {
+            let positions = burst.deliveries.iter().map(|delivery| delivery.publication().position);
+            let before = self.channels.borrow_mut().reach(burst.channel(), positions);
+            if burst.skip(before) {
+                let reached = self.fan_out(&burst).await;
+                self.show_burst(&burst, reached);
+            }
         }
         self.flush_touched();
     }
 
-    /// Offers a burst to every subscriber on this worker and returns how many took it.
-    async fn fan_out(&self, burst: &Burst) -> usize {
-        let mut reached = 0;
+    /// Offers a burst to every subscriber on this worker and returns how many messages were taken.
+    async fn fan_out(&self, burst: &Burst) -> Tally {
+        let mut reached = Tally::default();
         let mut next = Some(0);
         while let Some(from) = next {
             let mut slow = Vec::new();
@@ -92,20 +104,20 @@ impl Worker {
         &self,
         burst: &Burst,
         from: usize,
-        reached: &mut usize,
+        reached: &mut Tally,
         slow: &mut Vec<SessionKey>,
     ) -> Option<usize> {
         let limit = self.node.config().outbox_max_bytes;
         let mut connections = self.connections.borrow_mut();
         let mut touched = self.touched.borrow_mut();
-        self.channels.borrow().visit(burst.channel(), from, SUBSCRIBERS_AT_ONCE, |subscriber| {
+        self.channels.borrow().visit(burst.channel(), from, SUBSCRIBERS_AT_ONCE, |subscriber, line| {
             let Some(connection) = connections.get_mut(subscriber.session.get()) else { return };
             if !connection.is_open() {
                 return;
             }
-            let offered = burst.offer(subscriber, connection, self.node.render(), limit);
+            let offered = burst.offer(subscriber, line, connection, self.node.render(), limit);
             let Some(taken) = offered else { return slow.push(subscriber.session) };
-            *reached += taken;
+            reached[shown::place(subscriber.form)] += taken;
             if taken > 0 && !connection.touched {
                 connection.touched = true;
                 touched.push(subscriber.session);
@@ -115,25 +127,31 @@ impl Worker {
 
     /// Writes what was offered in this turn: one system call for each socket that has room.
     fn flush_touched(&self) {
-        let mut sent_bytes = 0;
+        let mut sent_bytes = Tally::default();
         let mut connections = self.connections.borrow_mut();
         for key in self.touched.borrow_mut().drain(..) {
             if let Some(connection) = connections.get_mut(key.get()) {
                 connection.touched = false;
-                sent_bytes += connection.flush();
+                sent_bytes[shown::place(connection.link.form())] += connection.flush();
                 self.show_queue(connection);
             }
         }
-        self.shown.sent_bytes.increment(sent_bytes as u64);
+        for (shown, sent) in self.shown.each(sent_bytes).filter(|(_, sent)| *sent > 0) {
+            shown.sent_bytes.increment(sent as u64);
+        }
     }
 
-    fn show_burst(&self, burst: &Burst, reached: usize) {
+    fn show_burst(&self, burst: &Burst, reached: Tally) {
         let now = clock::now();
-        self.shown.delivered.increment(reached as u64);
-        let each = reached as f64 / burst.deliveries.len() as f64;
-        for delivery in &burst.deliveries {
+        let each = reached.iter().sum::<usize>() as f64 / burst.deliveries.len() as f64;
+        for _delivery in &burst.deliveries {
             self.shown.recipients.record(each);
-            self.shown.latency.record(now.saturating_duration_since(delivery.received()).as_secs_f64());
+        }
+        for (shown, taken) in self.shown.each(reached).filter(|(_, taken)| *taken > 0) {
+            shown.delivered.increment(taken as u64);
+            for delivery in &burst.deliveries {
+                shown.latency.record(now.saturating_duration_since(delivery.received()).as_secs_f64());
+            }
         }
     }
 
@@ -143,6 +161,43 @@ impl Worker {
             connection.session.handle_close(CloseReason::SlowConsumer, Some(self.come_back()));
         }
         self.carry_out(key, clock::now());
+    }
+
+    /// Makes up for messages that the mailbox had no room for, or tells of the gap.
+    async fn make_up(&self, channel: &ChannelName, position: Option<Position>, missed: Missed) {
+        let list = match missed {
+            Missed::Dropped => self.dropped_of(channel),
+            Missed::Lost => None,
+        };
+        let Some(list) = list else {
+            if missed == Missed::Dropped && position.is_some() {
+                self.shown.dropped_full.increment(1);
+            }
+            return self.tell_gap(channel, position).await;
+        };
+        self.shown.healed.increment(list.len() as u64);
+        let now = clock::now();
+        let mut bursts = Bursts::default();
+        for publication in list {
+            if bursts.add(Arc::new(Delivery::new(publication, now))) > BURST_BYTES {
+                self.fan_out_all(&mut bursts).await;
+            }
+        }
+        self.fan_out_all(&mut bursts).await;
+    }
+
+    /// Returns what the broker's memory has of a channel after what was offered last, if it has all of it.
+    fn dropped_of(&self, channel: &ChannelName) -> Option<Vec<Arc<Publication>>> {
+        let rule = self.node.router().rules().find(channel)?;
+        let Keeping::Durable(class) = &rule.keeping else { return None };
+        let Some(reached) = self.channels.borrow().reached(channel) else { return Some(Vec::new()) };
+        let since = Since::After(reached);
+        match self.node.broker().attach(class, channel, since, MAKE_UP_LIMITS).ok()?.past {
+            Past::Complete(list) => Some(list),
+            // Everything was offered already, when another notice was made up for.
+            Past::Ahead => Some(Vec::new()),
+            Past::Older | Past::Gone(_) => None,
+        }
     }
 
     async fn tell_gap(&self, channel: &ChannelName, position: Option<Position>) {
@@ -174,6 +229,10 @@ impl Worker {
             texts.push((form, text.clone()));
             text
         });
+        self.shown.gaps.increment(1);
+        if let Push::Gap { channel, position: Some(position) } = push {
+            connection.link.stand(channel, *position);
+        }
         connection.say(Said::Text(text), self.node.config().outbox_max_bytes)
     }
 

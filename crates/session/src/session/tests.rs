@@ -1,9 +1,10 @@
 use std::{fmt::Write as _, sync::Arc};
 
-use carillon_model::{ChannelPattern, Position, UnixMillis, UserId};
+use carillon_model::{ChannelPattern, Position, Since, UnixMillis, Unrecovered, UserId};
 use carillon_tasks::clock;
 
 use super::*;
+use crate::Recovered;
 
 const LIMITS: Limits = Limits {
     heartbeat: Duration::from_secs(25),
@@ -38,7 +39,7 @@ fn play(session: &mut Session, words: &[&str], now: Instant, start: Instant) {
         ["subscribe", channel, rest @ ..] => {
             let since = match rest {
                 [] => Since::Now,
-                ["past"] => Since::Past,
+                ["oldest"] => Since::Oldest,
                 [position, ..] => Since::After(position.parse().unwrap()),
             };
             let channels = vec![Wanted { channel: name(channel), since }];
@@ -54,15 +55,19 @@ fn play(session: &mut Session, words: &[&str], now: Instant, start: Instant) {
             let undecoded = Undecoded { refusal, channel: None, reference: None };
             session.handle_command(Err(Box::new(undecoded)), &LIMITS, now);
         }
-        ["joined", channel, since, position] => {
+        ["joined", channel, position, rest @ ..] => {
             let position = position.parse::<Position>().ok();
-            let since = match *since {
-                "now" => Since::Now,
-                "past" => Since::Past,
-                stands => Since::After(stands.parse().unwrap()),
+            let recovered = match rest {
+                [] => None,
+                ["epoch"] => Some(Recovered::No(Unrecovered::Epoch)),
+                [replayed, ..] => Some(Recovered::All { replayed: replayed.parse().unwrap() }),
             };
-            let wanted = Wanted { channel: name(channel), since };
-            session.handle_answer(Answer::Joined { wanted, position, reference: None });
+            session.handle_answer(Answer::Joined {
+                channel: name(channel),
+                position,
+                recovered,
+                reference: None,
+            });
         }
         ["refused", channel] => {
             let refusal = Refusal::new(ErrorCode::Forbidden, "no grant");
@@ -145,19 +150,14 @@ fn answers_stand_in_the_order_of_what_was_named() {
         match effect {
             Effect::Say(push) => did.push(said(&push)),
             Effect::Join { wanted, reference } => {
-                session.handle_answer(Answer::Joined { wanted, position: None, reference });
+                let Wanted { channel, .. } = wanted;
+                session.handle_answer(Answer::Joined { channel, position: None, recovered: None, reference });
             }
             Effect::Leave(_) | Effect::Verify { .. } | Effect::ProbePeer | Effect::Close(_) => {}
         }
     }
-    let expected = [
-        "welcome",
-        "subscribed a",
-        "error already_subscribed a",
-        "subscribed b",
-        "error limit_exceeded c",
-        "unsubscribed a",
-    ];
+    let expected =
+        ["welcome", "error already_subscribed a", "subscribed b", "error limit_exceeded c", "unsubscribed a"];
     assert_eq!(did, expected);
 }
 
@@ -166,7 +166,7 @@ fn a_client_joins_and_leaves() {
     check(
         "
         5  subscribe news
-        9  joined news now abcdef-3
+        9  joined news abcdef-3
         20 subscribe news
         30 unsubscribe news
         31 unsubscribe news
@@ -209,24 +209,46 @@ fn a_channel_that_was_refused_may_be_asked_for_again_and_does_not_count() {
 }
 
 #[test]
-fn what_was_missed_is_never_passed_over_in_silence() {
+fn a_client_is_told_what_became_of_its_past_unless_it_left_meanwhile() {
     check(
         "
-        1 joined a abcdef-3 abcdef-3
-        2 joined b abcdef-3 abcdef-4
-        3 joined c abcdef-3 fedcba-3
-        4 joined d abcdef-3 -
-        5 joined e past abcdef-3
+        1 subscribe a abcdef-3
+        2 joined a abcdef-3 7
+        3 subscribe b oldest
+        4 joined b fedcba-3 epoch
+        5 unsubscribe b
+        6 subscribe c abcdef-3
+        7 unsubscribe c
+        8 joined c abcdef-3 7
         ",
         "
         0 welcome
-        1 subscribed a recovered 0
-        2 subscribed b lost Limit
-        3 subscribed c lost Epoch
-        4 subscribed d lost Expired
-        5 subscribed e lost Limit
+        1 join a
+        2 subscribed a recovered 7
+        3 join b
+        4 subscribed b lost Epoch
+        5 leave b
+        5 unsubscribed b
+        6 join c
+        7 leave c
+        7 unsubscribed c
         ",
     );
+}
+
+#[test]
+fn a_client_that_cannot_answer_is_pinged_on_and_on() {
+    let start = clock::now();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let mut session =
+        Session::open(ConnectionId::from_bits(1), None, Vec::new(), Heartbeat::OneWay, &LIMITS, start);
+    while session.next_effect().is_some() {}
+    for seconds in [25, 50, 75, 1000] {
+        assert!(session.next_deadline(&LIMITS).is_some_and(|due| due <= at(seconds)));
+        session.handle_timeout(&LIMITS, at(seconds));
+        assert!(matches!(session.next_effect(), Some(Effect::ProbePeer)), "{seconds}");
+        assert!(session.next_effect().is_none() && !session.is_closed());
+    }
 }
 
 #[test]

@@ -8,8 +8,8 @@
 use std::{cell::OnceCell, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
-use carillon_hub::{Delivery, Form, Offered, Render, Subscriber};
-use carillon_model::ChannelName;
+use carillon_hub::{Delivery, Line, Offered, Origin, Render, Subscriber};
+use carillon_model::{ChannelName, Form, Overflow};
 
 use crate::connection::Connection;
 
@@ -65,21 +65,30 @@ impl Burst {
         &first.publication().message.channel
     }
 
+    /// Leaves out the first `count` deliveries, and says whether any is left.
+    pub(super) fn skip(&mut self, count: usize) -> bool {
+        self.deliveries.drain(..count.min(self.deliveries.len()));
+        !self.deliveries.is_empty()
+    }
+
     /// Offers what the subscriber wants of the burst, and returns how many messages it took; `None` when its
     /// outbox is full.
     pub(super) fn offer(
         &self,
         subscriber: &Subscriber,
+        line: Line,
         connection: &mut Connection,
         render: &dyn Render,
         limit_bytes: usize,
     ) -> Option<usize> {
         let together = self.deliveries.len() > 1
             && !self.excludes
+            && !subscriber.form.is_led()
+            && subscriber.overflow == Overflow::Close
             && self.deliveries.iter().all(|delivery| subscriber.wants(delivery.publication()));
         if together {
             let frame = self.merged(subscriber.form, render);
-            return match connection.offer(frame, limit_bytes) {
+            return match connection.offer(frame, Origin::Kept, limit_bytes) {
                 Offered::Queued => Some(self.deliveries.len()),
                 Offered::Full => None,
             };
@@ -93,9 +102,11 @@ impl Burst {
                 continue;
             }
             let frame = delivery.frame(subscriber.form, render).clone();
-            match connection.offer(frame, limit_bytes) {
-                Offered::Queued => taken += 1,
-                Offered::Full => return None,
+            match connection.offer_publication(frame, publication, line, subscriber.overflow, limit_bytes) {
+                Some(Offered::Queued) => taken += 1,
+                Some(Offered::Full) => return None,
+                // It has enough: it is not slow.
+                None => return Some(taken),
             }
         }
         Some(taken)

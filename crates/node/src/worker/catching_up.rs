@@ -1,0 +1,299 @@
+//! Bringing clients what they missed.
+//!
+//! **Lives here:** what the way of a reader (`broker`'s `CatchUp`) asks for: memory, storage, room in the outbox.
+//! **Called by:** the worker: when a client joins with a place in the past, when its socket has room again, when
+//! storage has answered, at ticks for those that wait.
+//! **Must not know:** the rules of the way, transports.
+
+use std::{
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use carillon_broker::{AttachError, CatchUp, RecoverError, Recovery, Step};
+use carillon_hub::{Offered, SessionKey};
+use carillon_model::{
+    ChannelName, ClassName, CloseReason, Position, Publication, ReplayLimits, Since, Unrecovered,
+};
+use carillon_session::{Answer, Push, Recovered, Reference, Wanted};
+use carillon_tasks::clock;
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+
+use crate::{
+    connection::{Connection, Seated},
+    link::Said,
+    reader::{READERS_MAX, Reader},
+    shown,
+    worker::Worker,
+};
+
+/// After this time, storage that could not be asked is asked again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// For how long a reader waits for a broker that is away before that counts as a failure.
+const AWAY_PATIENCE: Duration = Duration::from_secs(30);
+
+/// A question to storage.
+#[derive(Debug)]
+pub(super) struct Ask {
+    session: SessionKey,
+    number: u64,
+    class: ClassName,
+    channel: ChannelName,
+    since: Since,
+}
+
+/// What holds a reader up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pause {
+    /// Room in the outbox, storage's answer, or time.
+    Waits,
+    /// Nothing: it is over.
+    Done,
+}
+
+impl Worker {
+    /// Begins to bring a client a channel's past, in the seat that it has taken.
+    pub(super) fn begin_reader(
+        &self,
+        connection: &mut Connection,
+        seated: &Seated,
+        class: ClassName,
+        overflow: carillon_model::Overflow,
+        wanted: &Wanted,
+        reference: Option<Reference>,
+    ) {
+        let now = clock::now();
+        connection.readers.push(Reader {
+            channel: seated.channel.clone(),
+            class,
+            seat: seated.seat,
+            line: seated.line,
+            overflow,
+            reference,
+            catchup: CatchUp::new(wanted.since, ReplayLimits::default()),
+            asked: None,
+            again_at: None,
+            began: now,
+        });
+    }
+
+    /// Says whether a client can be brought another past just now.
+    pub(super) const fn has_reader_free(connection: &Connection) -> bool {
+        connection.readers.len() < READERS_MAX
+    }
+
+    /// Takes every reader of a connection as far as it goes.
+    pub(super) fn advance_readers(&self, key: SessionKey, connection: &mut Connection, now: Instant) {
+        let mut next = 0;
+        while connection.is_open() && next < connection.readers.len() {
+            let mut reader = connection.readers.remove(next);
+            match self.advance(key, connection, &mut reader, now) {
+                Pause::Waits => {
+                    connection.readers.insert(next, reader);
+                    next += 1;
+                }
+                Pause::Done => {}
+            }
+        }
+    }
+
+    fn advance(
+        &self,
+        key: SessionKey,
+        connection: &mut Connection,
+        reader: &mut Reader,
+        now: Instant,
+    ) -> Pause {
+        loop {
+            // It may have left the channel, and even joined it again.
+            let sits = |seated: &Seated| seated.channel == reader.channel && seated.seat == reader.seat;
+            if !connection.is_open() || !connection.seats.iter().any(sits) {
+                return Pause::Done;
+            }
+            match reader.catchup.step() {
+                Step::Attach(since) => match self.memory(reader, since) {
+                    Ok(attached) => reader.catchup.handle_attached(attached),
+                    // It was reached when the reader took its seat, and is not forgotten.
+                    Err(AttachError::Unavailable) => return self.wait(reader, now),
+                },
+                Step::Recover(since) => {
+                    if reader.asked.is_none() && reader.again_at.is_none_or(|at| at <= now) {
+                        reader.again_at = None;
+                        reader.asked = Some(self.ask(key, reader, since));
+                    }
+                    return Pause::Waits;
+                }
+                Step::Tell { position, replayed } => {
+                    self.tell_joined(key, connection, reader, position, replayed, now);
+                    reader.catchup.handle_told();
+                }
+                Step::Give(publication) => match self.give(connection, reader, &publication) {
+                    Given::Taken => reader.catchup.handle_taken(),
+                    Given::NoRoom => return Pause::Waits,
+                    Given::Enough => return Pause::Done,
+                },
+                Step::Gap(position) => {
+                    self.tell_one_gap(connection, &reader.channel, position);
+                    reader.catchup.handle_told();
+                }
+                Step::Stand(position) => {
+                    self.channels.borrow_mut().stand(&reader.channel, reader.seat, position);
+                    return Pause::Done;
+                }
+                Step::TooSlow => {
+                    connection.session.handle_close(CloseReason::SlowConsumer, Some(self.come_back()));
+                    return Pause::Done;
+                }
+            }
+        }
+    }
+
+    fn memory(&self, reader: &Reader, since: Since) -> Result<carillon_broker::Attached, AttachError> {
+        self.node.broker().attach(&reader.class, &reader.channel, since, ReplayLimits::default())
+    }
+
+    fn wait(&self, reader: &mut Reader, now: Instant) -> Pause {
+        reader.again_at = now.checked_add(AGAIN);
+        self.waiting.set(true);
+        Pause::Waits
+    }
+
+    fn tell_joined(
+        &self,
+        key: SessionKey,
+        connection: &mut Connection,
+        reader: &Reader,
+        position: Position,
+        replayed: Result<u32, Unrecovered>,
+        now: Instant,
+    ) {
+        let recovered = match replayed {
+            Ok(replayed) => Recovered::All { replayed },
+            Err(reason) => Recovered::No(reason),
+        };
+        shown::subscribed("ok");
+        shown::recovered(recovered);
+        let (channel, reference) = (reader.channel.clone(), reader.reference);
+        let recovered = Some(recovered);
+        connection.session.handle_answer(Answer::Joined {
+            channel,
+            position: Some(position),
+            recovered,
+            reference,
+        });
+        // The answer alone: whatever else the session has decided comes in its turn.
+        if let Some(effect) = connection.session.next_effect() {
+            self.carry(key, connection, effect, now);
+        }
+    }
+
+    fn give(&self, connection: &mut Connection, reader: &Reader, publication: &Publication) -> Given {
+        // Half of the outbox is left to what is published on other channels.
+        let limit = self.node.config().outbox_max_bytes;
+        let form = connection.link.form();
+        let frame =
+            publication.frames.get_or_make(form, || self.node.render().frame(form, publication)).clone();
+        if !connection.has_room(frame.len(), limit / 2) {
+            return Given::NoRoom;
+        }
+        match connection.offer_publication(frame, publication, reader.line, reader.overflow, limit) {
+            Some(Offered::Queued) => {
+                self.shown.of(form).delivered.increment(1);
+                self.shown.replayed.increment(1);
+                Given::Taken
+            }
+            // A cursor before the frame made it too large for what room there was.
+            Some(Offered::Full) => Given::NoRoom,
+            None => Given::Enough,
+        }
+    }
+
+    fn tell_one_gap(&self, connection: &mut Connection, channel: &ChannelName, position: Position) {
+        connection.link.stand(channel, position);
+        let push = Push::Gap { channel: channel.clone(), position: Some(position) };
+        let text = connection.link.dialect().push(&push);
+        self.shown.gaps.increment(1);
+        if connection.say(Said::Text(text), self.node.config().outbox_max_bytes) == Offered::Full {
+            connection.session.handle_close(CloseReason::SlowConsumer, Some(self.come_back()));
+        }
+    }
+
+    /// Goes on with what waited for room.
+    pub(super) fn catch_up(&self, key: SessionKey) {
+        let now = clock::now();
+        {
+            let mut connections = self.connections.borrow_mut();
+            let Some(connection) = connections.get_mut(key.get()) else { return };
+            if connection.readers.is_empty() {
+                return;
+            }
+            self.advance_readers(key, connection, now);
+        }
+        self.carry_out(key, now);
+    }
+
+    /// Puts a question to storage and returns its number.
+    fn ask(&self, session: SessionKey, reader: &Reader, since: Since) -> u64 {
+        let number = self.questions.get().wrapping_add(1);
+        self.questions.set(number);
+        let (class, channel) = (reader.class.clone(), reader.channel.clone());
+        self.asks.borrow_mut().push(Ask { session, number, class, channel, since });
+        self.asked.notify_one();
+        number
+    }
+
+    /// Asks storage what readers want of it, for as long as the worker lives. At most [`READERS_MAX`] questions a
+    /// connection are open.
+    pub(super) async fn reads(self: Rc<Self>) {
+        let mut open = FuturesUnordered::new();
+        loop {
+            for ask in self.asks.take() {
+                let node = Arc::clone(&self.node);
+                open.push(async move {
+                    let Ask { class, channel, since, .. } = &ask;
+                    let read = node.broker().recover(class, channel, *since, ReplayLimits::default()).await;
+                    (ask, read)
+                });
+            }
+            tokio::select! {
+                () = self.asked.notified() => {}
+                Some((ask, read)) = open.next() => self.take_read(&ask, read),
+            }
+        }
+    }
+
+    fn take_read(&self, ask: &Ask, read: Result<Recovery, RecoverError>) {
+        let now = clock::now();
+        {
+            let mut connections = self.connections.borrow_mut();
+            let Some(connection) = connections.get_mut(ask.session.get()) else { return };
+            let Some(reader) = connection.readers.iter_mut().find(|one| one.asked == Some(ask.number)) else {
+                return;
+            };
+            reader.asked = None;
+            if matches!(read, Err(RecoverError::Unavailable)) {
+                let waited = now.saturating_duration_since(reader.began);
+                self.wait(reader, now);
+                if !self.node.broker_is_connected() && waited < AWAY_PATIENCE {
+                    return;
+                }
+            }
+            // Where the channel stands now: nothing is delivered between this look and the reader's next step.
+            let Ok(head) = self.memory(reader, Since::Now) else { return };
+            reader.catchup.handle_recovered(read, head.position);
+            self.advance_readers(ask.session, connection, now);
+        }
+        self.carry_out(ask.session, now);
+    }
+}
+
+/// What became of a publication that was given to a client.
+enum Given {
+    Taken,
+    /// The outbox has none.
+    NoRoom,
+    /// The client takes no more.
+    Enough,
+}
