@@ -12,11 +12,11 @@ use std::{
 
 use bytes::Bytes;
 use carillon_broker::{
-    AttachError, Broker, Deliver, HistoryError, HistoryPage, Lost, Page, PublishError, Published, Shard,
+    AttachError, Broker, CatchUp, Deliver, Lost, PublishError, Published, RecoverError, Shard, Step,
 };
 use carillon_model::{
-    ChannelName, ClassName, ConnectionId, Epoch, EventName, IdempotencyKey, NewMessage, Position,
-    Publication, ReplayLimits, RetentionClass, Since, UnixMillis, UserId,
+    ChannelName, ClassName, ConnectionId, Epoch, EventName, IdempotencyKey, NewMessage, Offset, Position,
+    Publication, ReplayLimits, RetentionClass, Since, UnixMillis, Unrecovered, UserId,
 };
 use carillon_tasks::clock;
 use tokio::{sync::Notify, time::timeout};
@@ -36,6 +36,89 @@ pub fn position(
     broker.attach(class, channel, Since::Now, ReplayLimits::default()).map(|attached| attached.position)
 }
 
+/// Takes a reader from `since` to where it stands, and returns what it was given on the way.
+///
+/// # Errors
+/// Why it was given nothing.
+///
+/// # Panics
+/// When the broker was not reached, or the reader is told of a gap.
+pub async fn stand(
+    broker: &dyn Broker,
+    class: &ClassName,
+    channel: &ChannelName,
+    since: Since,
+) -> Result<(Vec<Arc<Publication>>, Position), Unrecovered> {
+    let limits = ReplayLimits::default();
+    let mut way = CatchUp::new(since, limits);
+    let mut given = Vec::new();
+    loop {
+        match way.step() {
+            Step::Attach(since) => {
+                way.handle_attached(
+                    broker.attach(class, channel, since, limits).expect("a ready broker attaches"),
+                );
+            }
+            Step::Recover(since) => {
+                let read = broker.recover(class, channel, since, limits).await;
+                way.handle_recovered(
+                    read,
+                    position(broker, class, channel).expect("a ready broker attaches"),
+                );
+            }
+            Step::Tell { replayed, .. } => {
+                replayed?;
+                way.handle_told();
+            }
+            Step::Give(publication) => {
+                given.push(publication);
+                way.handle_taken();
+            }
+            Step::Stand(position) => return Ok((given, position)),
+            step @ (Step::Gap(_) | Step::TooSlow) => panic!("{step:?}"),
+        }
+    }
+}
+
+/// What a reader is given on its way from `since` to the present.
+///
+/// # Errors
+/// Why it is given nothing.
+pub async fn past(
+    broker: &dyn Broker,
+    class: &ClassName,
+    channel: &ChannelName,
+    since: Since,
+) -> Result<Vec<Arc<Publication>>, Unrecovered> {
+    stand(broker, class, channel, since).await.map(|(given, _)| given)
+}
+
+/// What the broker's storage has after `since`.
+///
+/// # Errors
+/// Why it cannot be brought.
+///
+/// # Panics
+/// When the broker cannot be asked.
+pub async fn stored(
+    broker: &dyn Broker,
+    class: &ClassName,
+    channel: &ChannelName,
+    since: Since,
+) -> Result<Vec<Arc<Publication>>, Unrecovered> {
+    match broker.recover(class, channel, since, ReplayLimits::default()).await {
+        Ok(read) => Ok(read.publications),
+        Err(RecoverError::Gone(reason)) => Err(reason),
+        Err(RecoverError::Unavailable) => panic!("{channel} cannot be read since {since:?}"),
+    }
+}
+
+/// Where publications stand.
+#[must_use]
+pub fn positions(publications: &[Arc<Publication>]) -> Vec<Position> {
+    publications.iter().filter_map(|publication| publication.position).collect()
+}
+
 /// What a test's broker brought.
 #[derive(Default)]
 pub struct Inbox {
@@ -50,6 +133,8 @@ pub enum Brought {
     Publication(Arc<Publication>),
     /// Word of a loss.
     Lost(Lost),
+    /// Word of a loss in the live channels of these shards.
+    LostLive(Vec<Shard>),
 }
 
 impl Inbox {
@@ -69,7 +154,7 @@ impl Inbox {
             Brought::Publication(publication) if publication.message.channel == *channel => {
                 Some(Arc::clone(publication))
             }
-            Brought::Publication(_) | Brought::Lost(_) => None,
+            Brought::Publication(_) | Brought::Lost(_) | Brought::LostLive(_) => None,
         };
         self.lock().iter().filter_map(of).collect()
     }
@@ -86,10 +171,26 @@ impl Inbox {
     #[must_use]
     pub fn losses(&self) -> Vec<Lost> {
         let loss = |brought: &Brought| match brought {
-            Brought::Publication(_) => None,
+            Brought::Publication(_) | Brought::LostLive(_) => None,
             Brought::Lost(lost) => Some(lost.clone()),
         };
         self.lock().iter().filter_map(loss).collect()
+    }
+
+    /// Returns all that was brought, in order.
+    #[must_use]
+    pub fn all(&self) -> Vec<Brought> {
+        self.lock().clone()
+    }
+
+    /// Returns the losses in live channels so far.
+    #[must_use]
+    pub fn live_losses(&self) -> Vec<Vec<Shard>> {
+        let loss = |brought: Brought| match brought {
+            Brought::LostLive(shards) => Some(shards),
+            Brought::Publication(_) | Brought::Lost(_) => None,
+        };
+        self.all().into_iter().filter_map(loss).collect()
     }
 
     /// Waits until `done` says so.
@@ -121,6 +222,10 @@ impl Deliver for Inbox {
 
     fn lost(&self, lost: &Lost) {
         self.push(Brought::Lost(lost.clone()));
+    }
+
+    fn lost_live(&self, shards: &[Shard]) {
+        self.push(Brought::LostLive(shards.to_vec()));
     }
 }
 
@@ -212,10 +317,13 @@ impl Fixture {
         self.positions_rise_and_are_sparse().await;
         self.a_key_is_stored_once_for_its_channel().await;
         self.every_publication_after_the_attached_position_is_brought_once_and_in_order().await;
-        self.history_comes_in_pages().await;
-        self.history_keeps_so_many().await;
-        self.history_keeps_so_long().await;
-        self.history_of_another_epoch_is_refused().await;
+        self.the_past_is_brought_whole().await;
+        self.more_than_is_replayed_is_refused_whole().await;
+        self.a_past_joins_the_present_while_much_is_published().await;
+        self.so_many_are_kept().await;
+        self.so_long_is_kept().await;
+        self.places_of_other_lives_and_of_none_are_refused().await;
+        self.a_place_that_another_node_has_reached_is_believed().await;
         self.live_messages_have_no_position_and_no_history().await;
         self.every_name_and_every_field_travels().await;
         self.a_class_that_is_not_there_is_unavailable().await;
@@ -226,8 +334,17 @@ impl Fixture {
         publish(&*self.publisher, class, message).await.expect("a good message is stored")
     }
 
-    async fn page(&self, class: &ClassName, channel: &ChannelName, page: Page) -> HistoryPage {
-        self.broker.history(class, channel, page).await.expect("history can be read")
+    /// Returns the positions that follow `since`, as a reader gets them. Storage has the same, as far as it was read.
+    async fn after(&self, class: &ClassName, channel: &ChannelName, since: Since) -> Vec<Position> {
+        let brought = past(&*self.broker, class, channel, since).await.expect("the past is kept");
+        let brought = positions(&brought);
+        let read = self.broker.recover(class, channel, since, ReplayLimits::default()).await;
+        let read = read.expect("storage has it");
+        if !matches!(since, Since::Last(_)) {
+            let upto = brought.iter().filter(|position| position.offset <= read.upto.offset);
+            assert!(upto.eq(&positions(&read.publications)), "{channel} since {since:?}: {brought:?} and {read:?}");
+        }
+        brought
     }
 
     async fn positions_rise_and_are_sparse(&self) {
@@ -311,78 +428,179 @@ impl Fixture {
         }
     }
 
-    async fn history_comes_in_pages(&self) {
-        let (long, a) = (class("long"), channel("pages"));
+    async fn the_past_is_brought_whole(&self) {
+        let (long, a) = (class("long"), channel("past"));
         let b = neighbour(&a);
-        let empty = self.page(&long, &a, Page { after: None, limit: 10 }).await;
-        assert!(empty.publications.is_empty() && !empty.more);
-        let mut positions = Vec::new();
+        let start = position(&*self.broker, &long, &a).expect("a ready broker attaches");
+        assert_eq!(self.after(&long, &a, Since::Oldest).await, []);
+        let (mut own, mut beside) = (Vec::new(), Vec::new());
         for n in 0..25 {
-            positions.push(self.publish(&long, message(&a, n)).await.position);
-            self.publish(&long, message(&b, n)).await;
+            own.push(self.publish(&long, message(&a, n)).await.position);
+            beside.push(self.publish(&long, message(&b, n)).await.position);
         }
-        let (mut after, mut read, mut sizes) = (None, Vec::new(), Vec::new());
-        loop {
-            let page = self.page(&long, &a, Page { after, limit: 10 }).await;
-            sizes.push(page.publications.len());
-            read.extend(page.publications.iter().filter_map(|publication| publication.position));
-            after = read.last().copied();
-            let last = read.last().map_or(page.head.offset, |position: &Position| position.offset);
-            assert!(page.head.offset >= last, "a page is not ahead of its head");
-            if !page.more {
-                assert!(page.head.offset >= positions[24].offset, "what was acknowledged is before the head");
-                break;
+        self.inbox.until("all of it", |inbox| inbox.of(&b).len() == 25).await;
+        assert_eq!(self.after(&long, &a, Since::After(start)).await, own);
+        for seen in [0, 7, 23, 24] {
+            let rest = &own[seen + 1..];
+            assert_eq!(self.after(&long, &a, Since::After(own[seen])).await, rest, "after {seen}");
+            // A place in the shard at which the channel has no message.
+            assert_eq!(self.after(&long, &a, Since::After(beside[seen])).await, rest, "beside {seen}");
+        }
+        assert_eq!(self.after(&long, &a, Since::Oldest).await, own);
+        assert_eq!(self.after(&long, &a, Since::Last(3)).await, own[22..]);
+        assert_eq!(self.after(&long, &a, Since::Last(0)).await, []);
+        assert_eq!(self.after(&long, &a, Since::Last(100)).await, own);
+        assert_eq!(self.after(&long, &a, Since::Now).await, []);
+        assert_eq!(self.after(&long, &a, Since::Time(UnixMillis::new(0))).await, own);
+        let tomorrow = u64::try_from(clock::since_1970().as_millis()).unwrap_or(0) + 86_400_000;
+        assert_eq!(self.after(&long, &a, Since::Time(UnixMillis::new(tomorrow))).await, []);
+        // Readers of one channel at one time, each from its own place.
+        let each = own.iter().enumerate().map(|(seen, at)| {
+            let (long, a, rest) = (&long, &a, &own[seen + 1..]);
+            async move { assert_eq!(self.after(long, a, Since::After(*at)).await, rest) }
+        });
+        futures_util::future::join_all(each).await;
+    }
+
+    async fn more_than_is_replayed_is_refused_whole(&self) {
+        let (long, a) = (class("long"), channel("much"));
+        let mut own = Vec::new();
+        for n in 0..12 {
+            own.push(self.publish(&long, message(&a, n)).await.position);
+        }
+        self.inbox.until("all of it", |inbox| inbox.of(&a).len() == 12).await;
+        for limits in [ReplayLimits { messages: 5, bytes: 1000 }, ReplayLimits { messages: 1000, bytes: 7 }] {
+            for (seen, fits) in [(6, true), (5, false), (0, false)] {
+                let since = Since::After(own[seen]);
+                let read = self.broker.recover(&long, &a, since, limits).await;
+                match read {
+                    Ok(read) => {
+                        assert!(fits && positions(&read.publications) == own[seen + 1..], "{seen}: {read:?}")
+                    }
+                    Err(error) => {
+                        assert!(
+                            !fits && error == RecoverError::Gone(Unrecovered::Limit),
+                            "{seen}: {error:?}"
+                        );
+                    }
+                }
             }
         }
-        assert_eq!((read, sizes), (positions.clone(), vec![10, 10, 5]));
-        let exact = self.page(&long, &a, Page { after: None, limit: 25 }).await;
-        assert_eq!((exact.publications.len(), exact.more), (25, false));
-        let rest = self.page(&long, &a, Page { after: Some(positions[23]), limit: 1 }).await;
-        assert_eq!((rest.publications.len(), rest.more), (1, false));
-        let beyond = Page { after: Some(rest.head), limit: 10 };
-        assert!(self.page(&long, &a, beyond).await.publications.is_empty());
     }
 
-    async fn history_keeps_so_many(&self) {
-        let (few, a) = (class("few"), channel("few"));
-        for n in 0..5 {
-            self.publish(&few, message(&a, n)).await;
+    /// A reader that begins at any moment has, with what is brought after it, everything once.
+    async fn a_past_joins_the_present_while_much_is_published(&self) {
+        const COUNT: usize = 400;
+        let (long, a) = (class("long"), channel("join"));
+        let start = position(&*self.broker, &long, &a).expect("a ready broker attaches");
+        let publish = async {
+            for n in 0..COUNT {
+                self.publish(&long, message(&a, n)).await;
+            }
+        };
+        let read = async {
+            let mut readers = Vec::new();
+            while self.inbox.of(&a).len() < COUNT {
+                let before = self.inbox.of(&a).len();
+                let stands = stand(&*self.broker, &long, &a, Since::After(start)).await;
+                readers.push((before, stands.expect("all of it is kept")));
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            readers
+        };
+        let readers = timeout(PATIENCE * 3, async { tokio::join!(publish, read).1 });
+        let readers = readers.await.expect("all is brought in time");
+        let brought = positions(&self.inbox.of(&a));
+        assert_eq!(brought.len(), COUNT);
+        for (before, (list, at)) in readers {
+            let mut all = positions(&list);
+            all.extend(brought[before..].iter().filter(|position| position.offset > at.offset));
+            assert_eq!(all, brought, "from {at}");
         }
-        let page = self.page(&few, &a, Page { after: None, limit: 100 }).await;
-        let kept: Vec<_> =
-            page.publications.iter().map(|publication| publication.message.data.clone()).collect();
-        assert_eq!(kept, ["2", "3", "4"]);
     }
 
-    async fn history_keeps_so_long(&self) {
-        let (brief, a) = (class("brief"), channel("brief"));
-        let first = self.publish(&brief, message(&a, 1)).await.position;
-        let read = Page { after: None, limit: 100 };
-        assert_eq!(self.page(&brief, &a, read).await.publications.len(), 1);
-        // Replicas drop what is too old each at its own time, so that one may still show what another has dropped.
-        let expired = timeout(PATIENCE, async {
-            loop {
-                let later = self.publish(&brief, message(&a, 2)).await.position;
-                let page = self.page(&brief, &a, read).await;
-                let positions: Vec<_> =
-                    page.publications.iter().filter_map(|publication| publication.position).collect();
-                assert!(positions.contains(&later), "{positions:?} has what was just stored");
-                if !positions.contains(&first) {
+    async fn so_many_are_kept(&self) {
+        let (few, a) = (class("few"), channel("few"));
+        let start = position(&*self.broker, &few, &a).expect("a ready broker attaches");
+        let mut own = Vec::new();
+        for n in 0..5 {
+            own.push(self.publish(&few, message(&a, n)).await.position);
+        }
+        self.inbox.until("all of it", |inbox| inbox.of(&a).len() == 5).await;
+        let kept = stored(&*self.broker, &few, &a, Since::Oldest).await.expect("what is kept");
+        assert_eq!(positions(&kept), own[2..]);
+        // Whoever asks, and wherever the answer comes from: all of it, or none.
+        for (seen, at) in [start].iter().chain(&own).enumerate() {
+            let since = Since::After(*at);
+            let (brought, read) =
+                (past(&*self.broker, &few, &a, since).await, stored(&*self.broker, &few, &a, since).await);
+            for list in [brought, read] {
+                match list {
+                    Ok(list) => assert_eq!(positions(&list), own[seen..], "after {seen}"),
+                    Err(reason) => {
+                        assert!(reason == Unrecovered::Expired && seen < 3, "{reason:?} after {seen}")
+                    }
+                }
+            }
+        }
+    }
+
+    async fn so_long_is_kept(&self) {
+        const CHANNELS: usize = 100;
+        let brief = class("brief");
+        // A channel for each look: what was read once is remembered for longer than it is kept.
+        let channels: Vec<_> = (0..CHANNELS).map(|n| channel(&format!("brief-{n}"))).collect();
+        let start = |a| position(&*self.broker, &brief, a).expect("a ready broker attaches");
+        let starts: Vec<_> = channels.iter().map(start).collect();
+        let mut first = Vec::new();
+        for a in &channels {
+            first.push(self.publish(&brief, message(a, 1)).await.position);
+        }
+        for ((a, start), first) in channels.iter().zip(starts).zip(first) {
+            match stored(&*self.broker, &brief, a, Since::After(start)).await {
+                Ok(list) => assert_eq!(positions(&list), [first]),
+                Err(Unrecovered::Expired) => {
+                    let last = self.publish(&brief, message(a, 2)).await.position;
+                    let later = stored(&*self.broker, &brief, a, Since::After(first)).await;
+                    assert!(later.is_err() || later.is_ok_and(|list| positions(&list) == [last]));
                     return;
                 }
-                tokio::time::sleep(Duration::from_millis(200)).await;
+                Err(reason) => panic!("{reason:?}"),
             }
-        });
-        expired.await.expect("what is too old is dropped");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        panic!("nothing is dropped for its age");
     }
 
-    async fn history_of_another_epoch_is_refused(&self) {
+    async fn places_of_other_lives_and_of_none_are_refused(&self) {
         let (long, a) = (class("long"), channel("epochs"));
         let at = self.publish(&long, message(&a, 1)).await.position;
         let other = Position { epoch: Epoch::from_bits(7), ..at };
-        match self.broker.history(&long, &a, Page { after: Some(other), limit: 10 }).await {
-            Err(HistoryError::EpochChanged { head }) => assert_eq!(head.epoch, at.epoch),
-            other => panic!("{other:?}"),
+        let future = Position { offset: Offset::new(at.offset.get() + 1_000_000), ..at };
+        let farthest = Position { offset: Offset::new(u64::MAX), ..at };
+        for place in [other, future, farthest] {
+            let since = Since::After(place);
+            assert_eq!(
+                past(&*self.broker, &long, &a, since).await.err(),
+                Some(Unrecovered::Epoch),
+                "{place}"
+            );
+            assert_eq!(
+                stored(&*self.broker, &long, &a, since).await.err(),
+                Some(Unrecovered::Epoch),
+                "{place}"
+            );
+        }
+    }
+
+    /// A client that comes from a node whose feed is a moment ahead missed nothing, and gets nothing twice.
+    async fn a_place_that_another_node_has_reached_is_believed(&self) {
+        let (long, a) = (class("long"), channel("ahead"));
+        for n in 0..30 {
+            let at = self.publish(&long, message(&a, n)).await.position;
+            let (list, stands) =
+                stand(&*self.broker, &long, &a, Since::After(at)).await.expect("it is a good place");
+            assert_eq!((positions(&list), stands.offset >= at.offset), (vec![], true));
         }
     }
 
@@ -399,7 +617,7 @@ impl Fixture {
         assert!(self.inbox.of(&a).iter().all(|publication| publication.position.is_none()));
         let expected: Vec<_> = (0..10).map(|n: u32| n.to_string()).collect();
         assert_eq!(self.inbox.texts(&a), expected);
-        assert!(self.page(&long, &a, Page { after: None, limit: 10 }).await.publications.is_empty());
+        assert_eq!(self.after(&long, &a, Since::Oldest).await, []);
     }
 
     async fn every_name_and_every_field_travels(&self) {
@@ -418,8 +636,8 @@ impl Fixture {
             let a = sent.channel.clone();
             self.publish(&long, sent.clone()).await;
             self.inbox.until(name, |inbox| inbox.of(&a).len() == 1).await;
-            let kept = self.page(&long, &a, Page { after: None, limit: 1 }).await;
-            for read in [&self.inbox.of(&a)[0], &kept.publications[0]] {
+            let kept = stored(&*self.broker, &long, &a, Since::Oldest).await.expect("it is kept");
+            for read in [&self.inbox.of(&a)[0], &kept[0]] {
                 assert_eq!(format!("{:?}", read.message), format!("{sent:?}"));
             }
             let deadline = clock::now() + PATIENCE;
@@ -435,8 +653,8 @@ impl Fixture {
         let (none, a) = (class("none"), channel("none"));
         assert_eq!(position(&*self.broker, &none, &a), Err(AttachError::Unavailable));
         assert_eq!(publish(&*self.broker, &none, message(&a, 1)).await, Err(PublishError::Unavailable));
-        let read = self.broker.history(&none, &a, Page { after: None, limit: 1 }).await;
-        assert_eq!(read.map(|_| ()), Err(HistoryError::Unavailable));
+        let read = self.broker.recover(&none, &a, Since::Oldest, ReplayLimits::default()).await;
+        assert_eq!(read.map(|_| ()), Err(RecoverError::Unavailable));
     }
 }
 

@@ -122,8 +122,13 @@ impl Daemon {
 
     /// Asks it to end.
     pub fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    /// Sends a signal by its name, such as `KILL`, `STOP` or `CONT`.
+    pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
-        let _ended_already = Command::new("kill").args(["-s", "TERM", &pid]).status().is_err();
+        let _ended_already = Command::new("kill").args(["-s", name, &pid]).status().is_err();
     }
 
     /// Waits for its end, within `time` and then some, and returns its exit code.

@@ -68,7 +68,8 @@ async fn exchange(address: SocketAddr, request: &[u8]) -> io::Result<Vec<u8>> {
     timeout(PATIENCE, exchange).await.expect("an answer comes in time")
 }
 
-fn read(bytes: &[u8]) -> Answer {
+/// Reads an answer that is all there.
+pub(crate) fn read(bytes: &[u8]) -> Answer {
     let text = String::from_utf8_lossy(bytes).into_owned();
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer in {text:?}"));
     let mut lines = head.lines();

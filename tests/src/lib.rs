@@ -5,15 +5,17 @@
 //! **Must not know:** anything that is not public in the crates it tests.
 
 pub mod browser;
-pub mod cable;
+pub mod checker;
 pub mod client;
 pub mod conformance;
 pub mod curve;
 pub mod daemon;
 pub mod document;
+pub mod faults;
 pub mod gateway;
 pub mod healthy;
 pub mod http;
+pub mod listener;
 pub mod nats;
 pub mod nats_node;
 pub mod php;

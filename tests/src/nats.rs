@@ -109,12 +109,22 @@ impl NatsServer {
     /// When they do not start.
     #[must_use]
     pub fn cluster(version: NatsVersion) -> Vec<Self> {
+        Self::cluster_with(version, "", "")
+    }
+
+    /// Starts three servers with more lines in their `cluster` block and at the top of their configuration.
+    ///
+    /// # Panics
+    /// When they do not start.
+    #[must_use]
+    pub fn cluster_with(version: NatsVersion, cluster: &str, top: &str) -> Vec<Self> {
         let ports = [free_port(), free_port(), free_port()];
         let routes = ports.map(|port| format!("nats://127.0.0.1:{port}")).join(", ");
         let start = |(n, port)| {
-            let cluster =
-                format!("cluster {{ name: test, listen: \"127.0.0.1:{port}\", routes: [{routes}] }}");
-            Self::start_with(version, "", &format!("server_name: n{n}\n{cluster}"))
+            let block = format!(
+                "cluster {{ name: test, listen: \"127.0.0.1:{port}\", routes: [{routes}]\n{cluster} }}"
+            );
+            Self::start_with(version, "", &format!("server_name: n{n}\n{block}\n{top}"))
         };
         (1..).zip(ports).map(start).collect()
     }
@@ -171,6 +181,21 @@ impl NatsServer {
             assert!(!ended && Instant::now() < deadline, "nats-server did not start:\n{}", self.log());
             thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// Asks the server to send its clients away and to end (lame duck), and waits until it has.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub fn retire(&mut self) {
+        self.signal("-USR2");
+        let deadline = Instant::now() + PATIENCE;
+        let child = self.child.as_mut().expect("the server is running");
+        while child.try_wait().expect("it is our child").is_none() {
+            assert!(Instant::now() < deadline, "nats-server does not end");
+            thread::sleep(Duration::from_millis(5));
+        }
+        self.child = None;
     }
 
     /// Removes all that the server has stored.

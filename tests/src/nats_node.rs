@@ -39,6 +39,7 @@ pub fn config(server: &NatsServer, classes: Vec<RetentionClass>) -> Config {
         classes,
         replicas: 1,
         node: "test".to_owned(),
+        recent_max_bytes: 64 << 20,
         subscription_capacity: SUBSCRIPTION_CAPACITY,
     }
 }

@@ -183,7 +183,7 @@ impl Raw {
     /// When neither comes in [`PATIENCE`].
     pub async fn frame(&mut self) -> Option<ServerFrame> {
         loop {
-            if let Some((start, length)) = self.whole_frame() {
+            if let Some((start, length)) = frame_extent(&self.buffer) {
                 let bytes: Vec<u8> = self.buffer.drain(..start + length).collect();
                 let payload = bytes.get(start..).unwrap_or_default().to_vec();
                 return Some(ServerFrame { first: bytes.first().copied().unwrap_or(0), payload, bytes });
@@ -250,20 +250,19 @@ impl Raw {
         let read = read.unwrap_or_else(|_| panic!("nothing comes; so far {:?}", self.buffer.get(..200)));
         read.is_ok_and(|count| count > 0)
     }
+}
 
-    /// Returns header and payload length of the first frame, once all of it is there.
-    fn whole_frame(&self) -> Option<(usize, usize)> {
-        let (start, length) = match self.buffer.as_slice() {
-            [_, 126, a, b, ..] => (4, u64::from(u16::from_be_bytes([*a, *b]))),
-            [_, 127, a, b, c, d, e, f, g, h, ..] => {
-                (10, u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]))
-            }
-            [_, short @ 0..=125, ..] => (2, u64::from(*short)),
-            _ => return None,
-        };
-        let length = usize::try_from(length).ok()?;
-        (self.buffer.len() >= start + length).then_some((start, length))
-    }
+/// Returns header and payload length of the frame that `bytes` begin with, once all of it is there.
+#[must_use]
+pub fn frame_extent(bytes: &[u8]) -> Option<(usize, usize)> {
+    let (start, length) = match bytes {
+        [_, 126, a, b, ..] => (4, u64::from(u16::from_be_bytes([*a, *b]))),
+        [_, 127, a, b, c, d, e, f, g, h, ..] => (10, u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h])),
+        [_, short @ 0..=125, ..] => (2, u64::from(*short)),
+        _ => return None,
+    };
+    let length = usize::try_from(length).ok()?;
+    (bytes.len() >= start + length).then_some((start, length))
 }
 
 /// Waits until `look` finds what it looks for, asking again every few milliseconds.

@@ -10,14 +10,16 @@ use std::{
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
-use carillon_broker::{AttachError, Broker as _, Health, HistoryError, Lost, Page, PublishError, Shard};
+use carillon_broker::{AttachError, Broker as _, Health, Lost, PublishError, RecoverError, Shard};
 use carillon_broker_nats::Config;
-use carillon_model::{ChannelName, IdempotencyKey, NewMessage, Position, RetentionClass};
+use carillon_model::{
+    ChannelName, IdempotencyKey, NewMessage, Position, ReplayLimits, RetentionClass, Since, Unrecovered,
+};
 use carillon_tasks::clock;
 use carillon_telemetry::Metrics;
 use carillon_tests::{
-    cable::Cable,
-    conformance::{PATIENCE, channel, class, classes, message, position, publish},
+    conformance::{PATIENCE, channel, class, classes, message, past, position, publish, stored},
+    faults::cable::Cable,
     nats::{NatsServer, NatsVersion},
     nats_node::{Node, config},
 };
@@ -71,8 +73,8 @@ async fn nats_that_is_away_at_the_start_is_waited_for() {
     let live = node.broker.publish_live(message(&news, 1), clock::now() + PATIENCE).await;
     assert_eq!(live, Err(PublishError::Unavailable));
     assert_eq!(position(&*node.broker, &long, &news), Err(AttachError::Unavailable));
-    let read = node.broker.history(&long, &news, Page { after: None, limit: 1 }).await;
-    assert_eq!(read.map(|_| ()), Err(HistoryError::Unavailable));
+    let read = node.broker.recover(&long, &news, Since::Oldest, ReplayLimits::default()).await;
+    assert_eq!(read.map(|_| ()), Err(RecoverError::Unavailable));
     assert!(clock::now().duration_since(asked) < AT_ONCE);
     server.restart();
     node.connected().await;
@@ -183,8 +185,8 @@ async fn a_server_that_stands_still_hangs_nobody() {
     }
     assert!(clock::now().duration_since(asked) < PATIENCE, "deadlines hold");
     assert!(unknown > 0, "what was sent may be stored yet");
-    let read = node.broker.history(&class("long"), &news, Page { after: None, limit: 1 }).await;
-    assert_eq!(read.map(|_| ()), Err(HistoryError::Unavailable));
+    let read = node.broker.recover(&class("long"), &news, Since::Oldest, ReplayLimits::default()).await;
+    assert_eq!(read.map(|_| ()), Err(RecoverError::Unavailable));
     server.resume();
     // The outcome was unknown: the same key again stores it once, whatever became of the first attempt.
     for n in [1, 2, 3] {
@@ -223,8 +225,8 @@ async fn a_stream_that_was_deleted_is_made_anew_with_another_epoch() {
     assert_eq!(after[0].epoch, other.inbox.losses()[0].position.epoch, "all nodes agree");
     assert!(after[0].offset < before[9].offset, "the stream counts from the beginning");
     other.inbox.until("what follows", |inbox| inbox.texts(&news) == texts(0..12)).await;
-    let read = node.broker.history(&long, &news, Page { after: Some(before[3]), limit: 10 }).await;
-    assert!(matches!(read, Err(HistoryError::EpochChanged { head }) if head.epoch == after[0].epoch));
+    let read = past(&*node.broker, &long, &news, Since::After(before[3])).await;
+    assert_eq!(read.err(), Some(Unrecovered::Epoch));
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -339,8 +341,8 @@ async fn garbage_is_counted_and_passed_over() {
     client.flush().await.expect("it is sent");
     publish_some(&node, &news, 1..4).await;
     node.inbox.until("ours", |inbox| inbox.texts(&news) == texts(0..4)).await;
-    let page = node.broker.history(&long, &news, Page { after: None, limit: 100 }).await.expect("a page");
-    assert_eq!(page.publications.len(), 4);
+    let kept = stored(&*node.broker, &long, &news, Since::Oldest).await.expect("it is kept");
+    assert_eq!(kept.len(), 4);
     assert_eq!((node.inbox.losses(), *node.health().borrow()), (vec![], Health::Connected));
     let stored = 4.0 * 6.0;
     assert!(counted("carillon_broker_poison_total") >= before + 2.0 * stored);
@@ -397,17 +399,10 @@ async fn large_messages_are_read_in_pieces() {
     for _ in 0..COUNT {
         publish(&*other.broker, &long, message(&news, &data)).await.expect("a good message is stored");
     }
-    let (mut after, mut sizes) = (None, Vec::new());
-    loop {
-        let page = other.broker.history(&long, &news, Page { after, limit: 1000 }).await.expect("a page");
-        sizes.push(page.publications.len());
-        after = page.publications.last().and_then(|publication| publication.position);
-        if !page.more {
-            break;
-        }
-    }
-    assert!(sizes.iter().all(|size| *size <= 10), "a page is bounded in bytes: {sizes:?}");
-    assert_eq!(sizes.iter().sum::<usize>(), usize::try_from(COUNT).expect("small"));
+    let much = stored(&*other.broker, &long, &news, Since::Oldest).await;
+    assert_eq!(much.err(), Some(Unrecovered::Limit), "24 MB are not replayed");
+    let last = stored(&*other.broker, &long, &news, Since::Last(3)).await.expect("3 MB are");
+    assert_eq!(last.len(), 3);
     cable.mend();
     reader.connected().await;
     assert_eq!(reader.inbox.of(&news).len(), usize::try_from(COUNT).expect("small"));

@@ -173,7 +173,7 @@ async fn channels_can_be_named_in_the_url() {
     answers.sort_by_key(|answer| answer["channel"].to_string());
     let [bad, kept, live, other] = answers;
     assert_eq!((&bad["channel"], &bad["error"]), (&json!("a b"), &json!("bad_request")));
-    assert_eq!((&kept["type"], &kept["recovered"]), (&json!("subscribed"), &json!(false)));
+    assert_eq!((&kept["type"], &kept["recovered"]), (&json!("subscribed"), &json!(true)));
     assert_eq!((&live["type"], &live["channel"]), (&json!("subscribed"), &json!("live.grüße")));
     assert_eq!((&other["channel"], &other["error"]), (&json!("other"), &json!("not_found")));
     publish(&gateway, json!({"channels": ["kept.a", "live.grüße"], "data": 1})).await;
@@ -192,29 +192,42 @@ async fn since_is_answered_with_everything_or_with_the_reason() {
     let (epoch, number) = head.split_once('-').unwrap();
     let future = format!("{epoch}-{}", number.parse::<u64>().unwrap() + 1000);
     let other = format!("{}-{number}", if epoch == "zzzz" { "yyyy" } else { "zzzz" });
-    for (channel, since, expected) in [
-        ("kept.a", head.as_str(), json!({"recovered": true, "replayed": 0})),
-        ("kept.a", first.as_str(), json!({"recovered": false, "reason": "limit"})),
-        ("kept.a", "0", json!({"recovered": false, "reason": "limit"})),
-        ("kept.a", "-5", json!({"recovered": false, "reason": "limit"})),
-        ("kept.a", "@1700000000000", json!({"recovered": false, "reason": "limit"})),
-        ("kept.a", future.as_str(), json!({"recovered": false, "reason": "limit"})),
-        ("kept.a", other.as_str(), json!({"recovered": false, "reason": "epoch"})),
-        ("kept.a", "$", json!({})),
-        ("live.a", head.as_str(), json!({"recovered": false, "reason": "expired"})),
-        ("live.a", "0", json!({"recovered": false, "reason": "expired"})),
-        ("live.a", "$", json!({})),
+    let before = format!("{epoch}-{}", first.split_once('-').unwrap().1.parse::<u64>().unwrap() - 1);
+    let all = |replayed: u32| json!({"recovered": true, "replayed": replayed});
+    let none = |reason: &str| json!({"recovered": false, "reason": reason});
+    for (channel, since, expected, stands) in [
+        ("kept.a", head.as_str(), all(0), Some(&head)),
+        ("kept.a", first.as_str(), all(1), Some(&first)),
+        ("kept.a", before.as_str(), all(2), Some(&before)),
+        ("kept.a", "0", all(2), Some(&before)),
+        ("kept.a", "-1", all(1), Some(&first)),
+        ("kept.a", "-5", all(2), Some(&before)),
+        ("kept.a", "-0", all(0), Some(&head)),
+        ("kept.a", "@1700000000000", all(2), Some(&before)),
+        ("kept.a", "@99999999999999", all(0), Some(&head)),
+        ("kept.a", future.as_str(), none("epoch"), Some(&head)),
+        ("kept.a", other.as_str(), none("epoch"), Some(&head)),
+        ("kept.a", "$", json!({}), Some(&head)),
+        ("live.a", head.as_str(), none("expired"), None),
+        ("live.a", "0", none("expired"), None),
+        ("live.a", "$", json!({}), None),
     ] {
         let (mut client, _) = welcome(&gateway.ws("")).await;
         client.send(&json!({"type": "subscribe", "channels": [{"channel": channel, "since": since}]})).await;
         let mut answer = client.frame().await;
         assert_eq!(answer["type"], "subscribed", "{answer}");
-        if channel == "kept.a" {
-            assert_eq!(answer["position"], head, "the present position");
-        }
+        assert_eq!(
+            answer["position"].as_str(),
+            stands.map(String::as_str),
+            "where it stands before the replay"
+        );
+        let replayed = answer["replayed"].as_i64().unwrap_or(0);
         let said = answer.as_object_mut().unwrap();
         said.retain(|name, _| ["recovered", "replayed", "reason"].contains(&name.as_str()));
         assert_eq!(answer, expected, "since={since} on {channel}");
+        for data in 3 - replayed..3 {
+            assert_eq!(client.data().await, data, "since={since} on {channel}");
+        }
         nothing_came(&mut client).await;
     }
 }

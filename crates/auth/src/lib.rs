@@ -1,4 +1,4 @@
-//! Who may do what: API keys of backends, tokens of clients.
+//! Who may do what: API keys of backends, tokens of clients, websites in browsers.
 //!
 //! **Lives here:** how credentials are read and compared, and what they allow. Rules only: the time comes in as an
 //! argument, and randomness is used for nothing but making a new key.
@@ -7,10 +7,12 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 pub mod keys;
+mod origin;
 mod token;
 
 pub use keys::{
     Denied, FreshKey, Key, KeyError, KeyId, KeyRecord, KeyRing, NoRandomness, SameId, Scope, SecretHash,
     TooFast,
 };
+pub use origin::{Allowed, BadOrigin, Origins};
 pub use token::{BadToken, Claims, GRANTS_MAX, SECRET_MIN_BYTES, TOKEN_MAX_BYTES, TokenVerifier};

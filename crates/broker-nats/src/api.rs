@@ -7,10 +7,11 @@
 use std::time::Duration;
 
 use async_nats::{Client, HeaderMap, HeaderName, Message, Request, StatusCode, header};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::timeout;
 
 /// How long a question may take.
@@ -55,13 +56,27 @@ pub(crate) struct ErrorBody {
 pub(crate) struct StreamInfo {
     pub(crate) config: Value,
     pub(crate) created: String,
+    /// The server's time of the answer (RFC 3339).
+    #[serde(default)]
+    pub(crate) ts: String,
     pub(crate) state: StreamState,
+    #[serde(default)]
+    pub(crate) cluster: Cluster,
+}
+
+/// Who keeps a stream; a server alone does not say.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Cluster {
+    #[serde(default)]
+    pub(crate) leader: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct StreamState {
     pub(crate) first_seq: u64,
     pub(crate) last_seq: u64,
+    /// When the first was stored (RFC 3339).
+    pub(crate) first_ts: String,
 }
 
 /// A message that the stream keeps.
@@ -130,16 +145,55 @@ pub(crate) async fn leader_sequence(
     stream: &str,
     which: &Value,
 ) -> Result<Option<u64>, ApiError> {
+    Ok(leader_place(client, stream, which).await?.map(|(sequence, _)| sequence))
+}
+
+/// The same, and when it was stored (RFC 3339).
+pub(crate) async fn leader_place(
+    client: &Client,
+    stream: &str,
+    which: &Value,
+) -> Result<Option<(u64, String)>, ApiError> {
     let answer = request(client, format!("$JS.API.STREAM.MSG.GET.{stream}"), body(which)).await;
     match answer.and_then(check) {
-        Ok(answer) => answer
-            .pointer("/message/seq")
-            .and_then(Value::as_u64)
-            .map(Some)
-            .ok_or(ApiError::Unreadable("a message without a sequence")),
+        Ok(answer) => {
+            let sequence = answer.pointer("/message/seq").and_then(Value::as_u64);
+            let time = answer.pointer("/message/time").and_then(Value::as_str).unwrap_or_default();
+            let sequence = sequence.ok_or(ApiError::Unreadable("a message without a sequence"))?;
+            Ok(Some((sequence, time.to_owned())))
+        }
         Err(ApiError::NotFound(_)) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Gets the message at one place from the leader, if it is still kept.
+pub(crate) async fn leader_message(
+    client: &Client,
+    stream: &str,
+    sequence: u64,
+) -> Result<Option<Kept>, ApiError> {
+    #[derive(Deserialize)]
+    struct Answer {
+        message: Stored,
+    }
+    #[derive(Deserialize)]
+    struct Stored {
+        subject: String,
+        #[serde(default)]
+        data: String,
+    }
+    let which = body(&json!({ "seq": sequence }));
+    let answer =
+        match request(client, format!("$JS.API.STREAM.MSG.GET.{stream}"), which).await.and_then(check) {
+            Ok(answer) => answer,
+            Err(ApiError::NotFound(_)) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+    let unreadable = |what| move |_e| ApiError::Unreadable(what);
+    let Answer { message } = Answer::deserialize(answer).map_err(unreadable("a message"))?;
+    let payload = BASE64_STANDARD.decode(&message.data).map_err(|_e| ApiError::Unreadable("no base64"))?;
+    Ok(Some(Kept { sequence, subject: message.subject, payload: payload.into() }))
 }
 
 /// Gets a batch of messages from whichever replica answers: one that lags does not have the latest.

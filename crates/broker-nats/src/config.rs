@@ -28,6 +28,8 @@ pub struct Config {
     pub replicas: u8,
     /// What NATS calls this node's connections.
     pub node: String,
+    /// Bytes of memory for the last minutes of all shards together.
+    pub recent_max_bytes: usize,
     /// Messages that may wait for one shard's task; what is more is dropped by the library, and fetched again.
     pub subscription_capacity: usize,
 }

@@ -31,6 +31,22 @@ struct Envelope {
     /// The publisher's idempotency key; none when empty.
     #[prost(string, tag = "6")]
     id: String,
+    /// Which process published it; none when 0.
+    #[prost(fixed64, tag = "7")]
+    publisher: u64,
+    /// How many live messages that process has published to the channel's shard, this one included.
+    #[prost(uint64, tag = "8")]
+    count: u64,
+}
+
+/// Which of a publisher's live messages one is: they are counted for each shard, so that whoever listens to a shard
+/// sees when one is missing. Messages that are stored have none; their place in the stream says more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    /// A process, by a number that it has drawn; not 0.
+    pub(crate) publisher: u64,
+    /// From 1.
+    pub(crate) count: u64,
 }
 
 /// A payload that is not a publication: written by somebody else, or damaged.
@@ -47,7 +63,7 @@ pub(crate) enum Garbage {
 }
 
 /// Writes a message as a payload.
-pub(crate) fn encode(message: &NewMessage) -> Bytes {
+pub(crate) fn encode(message: &NewMessage, stamp: Option<Stamp>) -> Bytes {
     let envelope = Envelope {
         event: message.event.as_ref().map_or_else(String::new, |event| event.as_str().to_owned()),
         data: message.data.clone(),
@@ -55,19 +71,23 @@ pub(crate) fn encode(message: &NewMessage) -> Bytes {
         user: message.user.as_ref().map_or_else(String::new, |user| user.as_str().to_owned()),
         exclude: message.exclude.iter().map(|id| id.bits()).collect(),
         id: message.id.as_ref().map_or_else(String::new, |id| id.as_str().to_owned()),
+        publisher: stamp.map_or(0, |stamp| stamp.publisher),
+        count: stamp.map_or(0, |stamp| stamp.count),
     };
     Bytes::from(envelope.encode_to_vec())
 }
 
 /// Reads a payload back. The data is copied, so that it does not keep a whole read buffer alive.
-pub(crate) fn decode(channel: ChannelName, payload: &[u8]) -> Result<NewMessage, Garbage> {
+pub(crate) fn decode(channel: ChannelName, payload: &[u8]) -> Result<(NewMessage, Option<Stamp>), Garbage> {
     let envelope = Envelope::decode(payload).map_err(|_e| Garbage::Protobuf)?;
     if !is_json_line(&envelope.data) {
         return Err(Garbage::Data);
     }
     let text = |_e| Garbage::Text;
     let some = |text: String| (!text.is_empty()).then_some(text);
-    Ok(NewMessage {
+    let Envelope { publisher, count, .. } = envelope;
+    let stamp = (publisher != 0 && count != 0).then_some(Stamp { publisher, count });
+    let message = NewMessage {
         channel,
         event: some(envelope.event).map(|text| EventName::new(&text)).transpose().map_err(text)?,
         data: envelope.data,
@@ -75,7 +95,8 @@ pub(crate) fn decode(channel: ChannelName, payload: &[u8]) -> Result<NewMessage,
         user: some(envelope.user).map(|text| UserId::new(&text)).transpose().map_err(text)?,
         exclude: envelope.exclude.into_iter().map(ConnectionId::from_bits).collect(),
         id: some(envelope.id).map(|text| IdempotencyKey::new(&text)).transpose().map_err(text)?,
-    })
+    };
+    Ok((message, stamp))
 }
 
 /// The data is put into frames as it is: what is not JSON would break every subscriber's frame.

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use async_nats::Client;
-use carillon_broker::{SHARDS, Shard, Tail};
+use carillon_broker::{Fingerprint, SHARDS, Shard, Tail};
 use carillon_model::{Epoch, Offset, RetentionClass};
 use serde_json::{Value, json};
 use xxhash_rust::xxh3::xxh3_64;
@@ -15,7 +15,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::{
     Fatal,
     api::{self, ApiError, StreamInfo},
-    subject::Names,
+    subject::{self, Names},
 };
 
 /// The version of the layout: subjects, escaping, hash.
@@ -160,7 +160,7 @@ fn generation(info: &StreamInfo) -> u64 {
 }
 
 /// Returns the life that a stream is in: its creation alone is not enough after a restore.
-fn epoch(stream: &str, info: &StreamInfo) -> Epoch {
+pub(crate) fn epoch(stream: &str, info: &StreamInfo) -> Epoch {
     Epoch::from_bits(xxh3_64(format!("{stream}/{}/{}", info.created, generation(info)).as_bytes()))
 }
 
@@ -170,5 +170,11 @@ pub(crate) fn tail(stream: &str, info: &StreamInfo) -> Tail {
         epoch: epoch(stream, info),
         first: Offset::new(info.state.first_seq),
         last: Offset::new(info.state.last_seq),
+        kept: None,
     }
+}
+
+/// Returns the fingerprint of a message, which is the same where it is stored and where it is republished.
+pub(crate) fn print(subject: &str, payload: &[u8]) -> Fingerprint {
+    Fingerprint::of(subject::tail(subject), payload)
 }

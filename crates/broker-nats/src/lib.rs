@@ -10,15 +10,19 @@ mod config;
 mod envelope;
 mod fatal;
 mod health;
-mod history;
+mod instant;
 mod layout;
 mod link;
+mod live;
 mod meters;
+mod past;
 mod publish;
 mod receive;
 mod repair;
+mod seat;
 mod start;
 mod subject;
+mod window;
 
 use std::{
     collections::HashMap,
@@ -28,8 +32,8 @@ use std::{
 };
 
 use carillon_broker::{
-    AttachError, Attached, Broker, Deliver, Health, HistoryError, HistoryPage, Page, Past, PublishError,
-    Published, RecoverError, Recovery, Shard,
+    AttachError, Attached, Broker, Deliver, Health, PublishError, Published, RecoverError, Recovery,
+    RingBudget, Shard,
 };
 use carillon_model::{ChannelName, ClassName, NewMessage, Position, ReplayLimits, RetentionClass, Since};
 use carillon_tasks::Tasks;
@@ -38,9 +42,9 @@ use tokio::sync::watch;
 
 pub use config::{Config, Credentials, SUBSCRIPTION_CAPACITY, StartError, Tls, TlsMode};
 pub use fatal::Fatal;
-use history::Historian;
+use past::{Historian, Question};
 use publish::{Parcel, Publisher};
-use receive::Seat;
+use seat::Seat;
 use subject::Names;
 
 /// The broker on NATS.
@@ -69,7 +73,8 @@ impl NatsBroker {
     /// # Errors
     /// [`StartError`] when the settings are wrong. What only NATS can tell comes from [`Self::fatal`].
     pub fn start(config: Config, tasks: &Tasks, deliver: Arc<dyn Deliver>) -> Result<Arc<Self>, StartError> {
-        let seats = || Shard::all().map(|_| Arc::default()).collect();
+        let budget = RingBudget::new(config.recent_max_bytes);
+        let seats = || Shard::all().map(|_| Arc::new(Seat::new(&budget))).collect();
         let class =
             |class: &RetentionClass| (class.name.clone(), Class { retention: class.clone(), seats: seats() });
         let broker = Arc::new(Self {
@@ -103,10 +108,6 @@ impl NatsBroker {
         self.classes.get(class)?.seats.get(usize::from(shard.index()))
     }
 
-    fn position(&self, class: &ClassName, channel: &ChannelName) -> Option<Position> {
-        self.seat(class, Shard::of(channel))?.position()
-    }
-
     async fn publish_to(
         &self,
         class: &ClassName,
@@ -122,7 +123,7 @@ impl NatsBroker {
             subject: self.names.stored(class, shard, &token),
             token,
             key: message.id.clone(),
-            payload: envelope::encode(&message),
+            payload: envelope::encode(&message, None),
         };
         let ack = ready.publisher.publish(parcel, deadline).await?;
         let offset = carillon_model::Offset::new(ack.sequence);
@@ -148,8 +149,8 @@ impl Broker for NatsBroker {
         async move {
             let ready = self.ready.get().ok_or(PublishError::Unavailable)?;
             let token = subject::encode(&message.channel);
-            let subject = self.names.live(Shard::of(&message.channel), &token);
-            ready.publisher.publish_live(subject, envelope::encode(&message), deadline).await
+            let shard = Shard::of(&message.channel);
+            ready.publisher.publish_live(shard, self.names.live(shard, &token), &message, deadline).await
         }
         .boxed()
     }
@@ -159,34 +160,25 @@ impl Broker for NatsBroker {
         class: &ClassName,
         channel: &ChannelName,
         since: Since,
-        _limits: ReplayLimits,
+        limits: ReplayLimits,
     ) -> Result<Attached, AttachError> {
-        let past = if since == Since::Now { Past::Complete(Vec::new()) } else { Past::Older };
-        let position = self.position(class, channel).ok_or(AttachError::Unavailable)?;
-        Ok(Attached { position, past })
+        let seat = self.seat(class, Shard::of(channel)).ok_or(AttachError::Unavailable)?;
+        seat.attach(channel, since, limits).ok_or(AttachError::Unavailable)
     }
 
     fn recover<'a>(
         &'a self,
-        _class: &'a ClassName,
-        _channel: &'a ChannelName,
-        _since: Since,
-        _limits: ReplayLimits,
-    ) -> BoxFuture<'a, Result<Recovery, RecoverError>> {
-        async { Err(RecoverError::Unavailable) }.boxed()
-    }
-
-    fn history<'a>(
-        &'a self,
         class: &'a ClassName,
         channel: &'a ChannelName,
-        page: Page,
-    ) -> BoxFuture<'a, Result<HistoryPage, HistoryError>> {
+        since: Since,
+        limits: ReplayLimits,
+    ) -> BoxFuture<'a, Result<Recovery, RecoverError>> {
         async move {
-            let ready = self.ready.get().ok_or(HistoryError::Unavailable)?;
-            let head = self.position(class, channel).ok_or(HistoryError::Unavailable)?;
-            let class = self.classes.get(class).ok_or(HistoryError::Unavailable)?;
-            ready.historian.page(&class.retention, channel, page, head).await
+            let ready = self.ready.get().ok_or(RecoverError::Unavailable)?;
+            let seat = Arc::clone(self.seat(class, Shard::of(channel)).ok_or(RecoverError::Unavailable)?);
+            let class = self.classes.get(class).ok_or(RecoverError::Unavailable)?.retention.clone();
+            let question = Question { class, channel: channel.clone(), seat };
+            ready.historian.recover(question, since, limits).await
         }
         .boxed()
     }

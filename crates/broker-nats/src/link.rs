@@ -13,13 +13,17 @@ use std::{
 };
 
 use async_nats::{
-    Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, ServerError, connection::State,
+    Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, ServerError, Subscriber, connection::State,
 };
 use carillon_tasks::{Phase, Stop};
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::timeout,
+};
 
 use crate::{
     Fatal,
+    api::{ApiError, PATIENCE},
     config::{Config, StartError},
     meters::{Meters, Op},
 };
@@ -56,6 +60,26 @@ impl Link {
     /// Says whether a message can be sent just now, by the library's own state.
     pub(crate) fn is_up(&self) -> bool {
         self.ask.connection_state() == State::Connected && self.view.borrow().up
+    }
+
+    /// Looks at the link itself, whose view may be a moment behind: a message that was received is not newer than
+    /// the generation that is seen after it.
+    pub(crate) fn now(&self) -> View {
+        look(&self.feed, &self.ask)
+    }
+
+    /// Counts how often the connection that brings the feeds was made.
+    pub(crate) fn feed_generation(&self) -> u64 {
+        self.feed.statistics().connects.load(Ordering::Relaxed)
+    }
+
+    /// Subscribes on the connection that brings the feeds.
+    pub(crate) async fn hear(&self, subject: String) -> Result<Subscriber, ApiError> {
+        // The library waits without end for room in its queue while the link is down.
+        match timeout(PATIENCE, self.feed.subscribe(subject)).await {
+            Ok(Ok(feed)) => Ok(feed),
+            Ok(Err(_)) | Err(_) => Err(ApiError::Silent),
+        }
     }
 
     /// Returns a view that follows every change.

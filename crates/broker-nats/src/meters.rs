@@ -27,6 +27,16 @@ pub(crate) struct Meters {
     pub(crate) duplicates: Counter,
     /// Messages that could not be brought.
     pub(crate) lost: Counter,
+    /// Live messages that did not come, over an interruption of the connection.
+    pub(crate) live_interrupted: Counter,
+    /// Live messages that did not come at another time.
+    pub(crate) live_missing: Counter,
+    /// Reads of a channel's past that NATS was asked for.
+    pub(crate) recovered_read: Counter,
+    /// Pasts that were answered from a read for somebody else.
+    pub(crate) recovered_shared: Counter,
+    /// Bytes that the last minutes take in memory.
+    pub(crate) recent_bytes: Gauge,
     /// Messages that are not ours: they cannot be read.
     pub(crate) poison: Counter,
     errors: [Counter; Op::ALL.len()],
@@ -86,6 +96,11 @@ impl Meters {
             repaired: metric::BROKER_REPAIRED.counter(&[broker]),
             duplicates: metric::BROKER_DUPLICATES.counter(&[broker]),
             lost: metric::BROKER_LOST.counter(&[broker]),
+            live_interrupted: metric::BROKER_LIVE_LOST.counter(&[broker, ("reason", "interrupted")]),
+            live_missing: metric::BROKER_LIVE_LOST.counter(&[broker, ("reason", "missing")]),
+            recovered_read: metric::BROKER_HISTORY_READS.counter(&[broker]),
+            recovered_shared: metric::BROKER_HISTORY_SHARED.counter(&[broker]),
+            recent_bytes: metric::BROKER_RECENT_BYTES.gauge(&[broker]),
             poison: metric::BROKER_POISON.counter(&[broker]),
             errors: Op::ALL.map(|op| metric::BROKER_ERRORS.counter(&[broker, ("op", op.label())])),
         }

@@ -6,6 +6,7 @@
 
 use std::{
     collections::HashMap,
+    num::NonZeroU64,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -15,18 +16,19 @@ use std::{
 
 use async_nats::{HeaderMap, Message, StatusCode, Subscriber, header};
 use bytes::Bytes;
-use carillon_broker::PublishError;
-use carillon_model::IdempotencyKey;
+use carillon_broker::{PublishError, SHARDS, Shard};
+use carillon_model::{IdempotencyKey, NewMessage};
 use carillon_tasks::{Phase, Stop, clock};
 use futures_util::StreamExt as _;
 use serde::Deserialize;
 use tokio::{
-    sync::{Semaphore, oneshot},
+    sync::{Mutex as AsyncMutex, Semaphore, oneshot},
     time::{sleep, timeout, timeout_at},
 };
 
 use crate::{
     api::ErrorBody,
+    envelope::{self, Stamp},
     link::{Link, jittered},
     meters::{Meters, Op},
 };
@@ -75,8 +77,11 @@ pub(crate) struct Publisher {
     waiting: Mutex<HashMap<u64, oneshot::Sender<Message>>>,
     next: AtomicU64,
     inbox: String,
-    /// Makes the ids of messages without a key unlike those of every other process.
-    nonce: u64,
+    /// How many live messages were handed to each shard. Held while one is handed over, so that they leave in the
+    /// order in which they are counted, and one that was not handed over is not counted.
+    live: [AsyncMutex<u64>; SHARDS as usize],
+    /// Names this process among publishers, and makes the ids of messages without a key unlike those of every other process.
+    nonce: NonZeroU64,
 }
 
 /// How one attempt ended.
@@ -113,7 +118,9 @@ impl Publisher {
             waiting: Mutex::default(),
             next: AtomicU64::new(0),
             inbox,
-            nonce: getrandom::u64().unwrap_or_else(|_e| nanos_since_1970()),
+            live: Default::default(),
+            nonce: NonZeroU64::new(getrandom::u64().unwrap_or_else(|_e| nanos_since_1970()))
+                .unwrap_or(NonZeroU64::MIN),
         };
         Ok((publisher, acks))
     }
@@ -151,24 +158,32 @@ impl Publisher {
     /// Hands a message to whoever listens.
     pub(crate) async fn publish_live(
         &self,
+        shard: Shard,
         subject: String,
-        payload: Bytes,
+        message: &NewMessage,
         deadline: Instant,
     ) -> Result<(), PublishError> {
-        self.check_size(&payload)?;
         let sent = async {
             if !self.link.is_up() {
-                return false;
+                return Err(PublishError::Unavailable);
             }
-            // The library's queue may be full behind a link that is dead and does not know it.
-            let sending = self.link.ask.publish(subject, payload);
-            matches!(timeout_at(deadline.into(), sending).await, Ok(Ok(())))
+            let Some(count) = self.live.get(usize::from(shard.index())) else {
+                return Err(PublishError::Unavailable);
+            };
+            let mut count = count.lock().await;
+            let stamp = Stamp { publisher: self.nonce.get(), count: *count + 1 };
+            let payload = envelope::encode(message, Some(stamp));
+            self.check_size(&payload)?;
+            self.link.ask.publish(subject, payload).await.map_err(|_e| PublishError::Unavailable)?;
+            *count += 1;
+            Ok(())
         };
-        if sent.await {
-            return Ok(());
+        // The library's queue may be full behind a link that is dead and does not know it.
+        let sent = timeout_at(deadline.into(), sent).await.unwrap_or(Err(PublishError::Unavailable));
+        if sent == Err(PublishError::Unavailable) {
+            self.meters.failed(Op::PublishLive);
         }
-        self.meters.failed(Op::PublishLive);
-        Err(PublishError::Unavailable)
+        sent
     }
 
     async fn try_publish(&self, parcel: Parcel, deadline: Instant) -> Result<Ack, PublishError> {

@@ -1,53 +1,40 @@
 //! One shard's task: brings the tracker what the feed, the fetches and the polls say, and does what it wants.
 //!
-//! **Lives here:** the loop of a shard, and the loop of the live channels.
-//! **Called by:** `lib`, which starts one for each shard of each class.
+//! **Lives here:** the loop of a shard.
+//! **Called by:** `start`, which starts one for each shard of each class.
 //! **Must not know:** what makes a gap; that is the tracker's part.
 
 use std::{
     future::pending,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use async_nats::{Message, Subscriber};
-use carillon_broker::{Deliver, Effect, HeldLimits, Lost, Shard, ShardTracker, Stored, Tail};
-use carillon_model::{ClassName, Epoch, NewMessage, Offset, Position, Publication};
+use carillon_broker::{Deliver, Effect, Fingerprint, HeldLimits, Lost, Shard, ShardTracker, Stored, Tail};
+use carillon_model::{ClassName, Epoch, Offset};
 use carillon_tasks::{Phase, Stop, clock};
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture};
 use tokio::{sync::Semaphore, time::sleep_until};
 
 use crate::{
-    api::{self, ApiError},
+    api::{self, ApiError, Kept},
     envelope::{self, Garbage},
     health::Settlement,
     layout::{self, Layout, LayoutError},
-    link::{Link, jittered},
+    link::{Link, View, jittered},
     meters::{Meters, Op},
     repair::{self, Fetched},
+    seat::Seat,
     subject::{self, Names},
 };
 
 /// Messages that are taken from the feed before anything else is looked at.
-const TURN: usize = 256;
+pub(crate) const TURN: usize = 256;
 /// How often the tail is polled: a lost last message is found after this time and the tracker's grace.
 const POLL: Duration = Duration::from_secs(2);
 /// How often while something is not as it should be.
 const POLL_UNSETTLED: Duration = Duration::from_millis(500);
-
-/// Where a shard stands, for those who attach.
-#[derive(Debug, Default)]
-pub(crate) struct Seat(Mutex<Option<Position>>);
-
-impl Seat {
-    pub(crate) fn position(&self) -> Option<Position> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn set(&self, position: Option<Position>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = position;
-    }
-}
 
 /// What a shard's task needs.
 pub(crate) struct ShardTask {
@@ -66,8 +53,17 @@ pub(crate) struct ShardTask {
     pub(crate) stagger: Duration,
 }
 
-type Asked = BoxFuture<'static, Result<Tail, LayoutError>>;
+type Asked = BoxFuture<'static, Result<Answer, LayoutError>>;
 type Fetching = BoxFuture<'static, Result<Fetched, ApiError>>;
+
+/// The answer to the question about the tail.
+struct Answer {
+    tail: Tail,
+    /// Who gave it, in a cluster.
+    leader: Option<String>,
+    /// The feed that was begun before the tail was asked for.
+    feed: Option<Subscriber>,
+}
 
 /// The parts of the loop that change.
 struct Loop {
@@ -77,6 +73,12 @@ struct Loop {
     /// The generation of the link for which the barrier was passed, if it was.
     generation: u64,
     passed_barrier: bool,
+    /// The leader that has proven that the stream goes on from what was delivered, since the last interruption.
+    proven: Option<Option<String>>,
+    /// The stream is in another life. What the feed still has in its queue may be of the last one, so that nothing of
+    /// it is taken: a feed that begins after that life has ended takes its place.
+    feed_is_old: bool,
+    fresh_feed: Option<Subscriber>,
     asked: Option<Asked>,
     poll_at: Instant,
     fetching: Option<Fetching>,
@@ -93,7 +95,7 @@ struct StartOfSubject {
 /// What the loop heard.
 enum Heard {
     Link,
-    Tail(Result<Tail, LayoutError>),
+    Tail(Result<Answer, LayoutError>),
     Fetched(Result<Fetched, ApiError>),
     Feed(Vec<Message>),
     Time,
@@ -114,6 +116,9 @@ impl ShardTask {
             start,
             generation: view.borrow().generation,
             passed_barrier: false,
+            proven: None,
+            feed_is_old: false,
+            fresh_feed: None,
             asked: None,
             poll_at: clock::now(),
             fetching: None,
@@ -122,11 +127,12 @@ impl ShardTask {
             task: self,
         };
         loop {
-            let seen = *view.borrow_and_update();
-            state.follow_link(seen.up, seen.generation);
+            view.mark_unchanged();
+            let seen = state.follow_link();
             state.ask(seen.up);
-            let wake = state.tracker.next_deadline().map_or(state.poll_at, |at| at.min(state.poll_at));
-            let wake = if seen.up { Some(wake) } else { state.tracker.next_deadline() };
+            // While a question is open, or cannot be asked, it is not time for the next.
+            let poll = (seen.up && state.asked.is_none()).then_some(state.poll_at);
+            let wake = [poll, state.tracker.next_deadline()].into_iter().flatten().min();
             let heard = tokio::select! {
                 biased;
                 // 1. The end.
@@ -146,8 +152,15 @@ impl ShardTask {
                 Heard::Link => {}
                 Heard::Tail(tail) => state.handle_tail(tail),
                 Heard::Fetched(fetched) => state.handle_fetched(fetched),
-                Heard::Feed(messages) => messages.iter().for_each(|message| state.handle_live(message)),
+                Heard::Feed(messages) => {
+                    // They may be the first after an interruption that nobody has spoken of yet.
+                    state.follow_link();
+                    messages.iter().for_each(|message| state.handle_live(message));
+                }
                 Heard::Time => {}
+            }
+            if let Some(fresh) = state.fresh_feed.take() {
+                feed = fresh.ready_chunks(TURN);
             }
             state.act();
         }
@@ -155,7 +168,7 @@ impl ShardTask {
 }
 
 /// Waits for an answer that is on its way; for ever when none is.
-async fn answer<T>(slot: &mut Option<BoxFuture<'static, T>>) -> T {
+pub(crate) async fn answer<T>(slot: &mut Option<BoxFuture<'static, T>>) -> T {
     let answer = match slot {
         Some(future) => future.await,
         None => pending().await,
@@ -172,21 +185,24 @@ async fn until(at: Option<Instant>) {
 }
 
 impl Loop {
-    fn follow_link(&mut self, up: bool, generation: u64) {
-        if generation == self.generation && up {
-            return;
+    fn follow_link(&mut self) -> View {
+        let seen = self.task.link.now();
+        if seen.generation == self.generation && seen.up {
+            return seen;
         }
-        if generation != self.generation {
-            self.generation = generation;
+        if seen.generation != self.generation {
+            self.generation = seen.generation;
             self.passed_barrier = false;
             self.poll_at = clock::now();
         }
+        self.proven = None;
         self.tracker.handle_interrupted();
         // Whatever was asked on the old link is not answered any more.
         self.asked = None;
         if self.fetching.take().is_some() {
             self.tracker.handle_fetch_failed(clock::now());
         }
+        seen
     }
 
     /// Asks for the tail when it is time to.
@@ -196,9 +212,17 @@ impl Loop {
         }
         self.tracker.handle_asked();
         let (link, layout) = (self.task.link.clone(), Arc::clone(&self.task.layout));
-        let barrier = (!self.passed_barrier).then(|| self.task.names.barrier());
-        let renew = self.renew;
+        let barrier = (!self.passed_barrier || self.feed_is_old).then(|| self.task.names.barrier());
+        let (renew, proven) = (self.renew, self.proven.clone());
+        let names = &self.task.names;
+        let anew = self.feed_is_old.then(|| names.feed_all(&self.task.class, self.task.shard));
+        let life = self.tracker.position().map(|position| position.epoch);
+        let witnesses: Vec<_> = self.tracker.witnesses().map(Offset::get).collect();
         let question = async move {
+            let feed = match anew {
+                Some(subject) => Some(link.hear(subject).await?),
+                None => None,
+            };
             if let Some(subject) = barrier {
                 // What is published after this is on the feed, or comes before the tail that is asked for next.
                 api::barrier(&link.feed, subject).await?;
@@ -210,18 +234,35 @@ impl Loop {
                 Err(ApiError::NotFound(_)) => layout.ensure(&link.ask).await?,
                 other => other?,
             };
-            Ok(layout::tail(&layout.stream, &info))
+            let mut tail = layout::tail(&layout.stream, &info);
+            let leader = info.cluster.leader;
+            if life != Some(tail.epoch) {
+                tail.kept = kept(&link, &layout.stream, &[], tail).await?;
+            } else if proven.as_ref() != Some(&leader) {
+                tail.kept = kept(&link, &layout.stream, &witnesses, tail).await?;
+            }
+            Ok(Answer { tail, leader, feed })
         };
         self.asked = Some(question.boxed());
     }
 
-    fn handle_tail(&mut self, tail: Result<Tail, LayoutError>) {
+    fn handle_tail(&mut self, answer: Result<Answer, LayoutError>) {
         let now = clock::now();
-        match tail {
-            Ok(tail) => {
+        match answer {
+            Ok(Answer { tail, leader, feed }) => {
                 self.passed_barrier = true;
-                self.renew = None;
                 self.reported.clear();
+                let before = self.tracker.position().map(|position| position.epoch);
+                if feed.is_some() {
+                    self.fresh_feed = feed;
+                    self.feed_is_old = false;
+                } else if before.is_some_and(|before| before != tail.epoch) {
+                    self.feed_is_old = true;
+                    self.poll_at = now;
+                    return;
+                }
+                self.renew = None;
+                self.proven = Some(leader);
                 self.tracker.handle_tail(tail, now);
             }
             Err(error) => {
@@ -242,10 +283,8 @@ impl Loop {
     fn handle_fetched(&mut self, fetched: Result<Fetched, ApiError>) {
         match fetched {
             Ok(fetched) => {
-                let read = |kept: api::Kept| {
-                    let offset = Offset::new(kept.sequence);
-                    Stored { offset, message: self.read(&self.start.stored, &kept.subject, &kept.payload) }
-                };
+                let read =
+                    |kept: Kept| self.read(kept.sequence, &self.start.stored, &kept.subject, &kept.payload);
                 let messages = fetched.messages.into_iter().map(read).collect();
                 self.tracker.handle_fetched(fetched.upto, messages);
             }
@@ -258,29 +297,29 @@ impl Loop {
     }
 
     fn handle_live(&mut self, message: &Message) {
+        if self.feed_is_old {
+            return;
+        }
         let Some(sequence) = message.headers.as_ref().and_then(api::sequence) else {
             // Somebody published to where only the server republishes: it has no place in the stream.
             self.task.meters.poison.increment(1);
             return;
         };
-        let offset = Offset::new(sequence);
-        let message = self.read(&self.start.feed, &message.subject, &message.payload);
-        self.tracker.handle_live(Stored { offset, message });
+        let stored = self.read(sequence, &self.start.feed, &message.subject, &message.payload);
+        self.tracker.handle_live(stored);
     }
 
-    /// Reads a message; `None` when it is not ours.
-    fn read(&self, start: &str, subject: &str, payload: &[u8]) -> Option<NewMessage> {
+    /// Reads a message, which may not be ours.
+    fn read(&self, sequence: u64, start: &str, subject: &str, payload: &[u8]) -> Stored {
         let channel = subject.strip_prefix(start).and_then(subject::decode);
         let channel = channel.filter(|channel| Shard::of(channel) == self.task.shard);
         let read = channel.ok_or(Garbage::Subject).and_then(|channel| envelope::decode(channel, payload));
-        match read {
-            Ok(message) => Some(message),
-            Err(garbage) => {
-                self.task.meters.poison.increment(1);
-                tracing::debug!(stream = self.task.layout.stream, %garbage, "a message cannot be read");
-                None
-            }
+        if let Err(garbage) = &read {
+            self.task.meters.poison.increment(1);
+            tracing::debug!(stream = self.task.layout.stream, %garbage, "a message cannot be read");
         }
+        let print = layout::print(subject, payload);
+        Stored { offset: Offset::new(sequence), print, message: read.ok().map(|(message, _stamp)| message) }
     }
 
     /// Does what the tracker wants, and says where it stands.
@@ -293,11 +332,11 @@ impl Loop {
             match effect {
                 Effect::Deliver(publication) => {
                     // First the position: who attaches in between is given this one as already delivered.
-                    self.task.seat.set(publication.position);
+                    self.task.seat.push(&publication, now);
                     self.task.deliver.deliver(publication);
                 }
                 Effect::Lost { position } => {
-                    self.task.seat.set(Some(position));
+                    self.task.seat.lost(position);
                     let (class, shard) = (self.task.class.clone(), self.task.shard);
                     tracing::warn!(stream = self.task.layout.stream, %position, "messages were lost");
                     self.task.deliver.lost(&Lost { class, shard, position });
@@ -312,11 +351,17 @@ impl Loop {
                 Effect::Epoch(epoch) => {
                     tracing::debug!(stream = self.task.layout.stream, %epoch, "following a stream");
                 }
-                Effect::WentBack => self.renew = self.tracker.position().map(|position| position.epoch),
+                Effect::WentBack(epoch) => {
+                    self.renew = Some(epoch);
+                    self.feed_is_old = true;
+                    // Every node finds this out, and the first gives the stream its new epoch.
+                    self.poll_at = self.poll_at.min(now + jittered(POLL_UNSETTLED));
+                }
             }
         }
         // Messages that cannot be read are passed without an effect.
-        self.task.seat.set(self.tracker.position());
+        let recent_bytes = self.task.seat.settle(self.tracker.position(), now);
+        self.task.meters.recent_bytes.set(recent_bytes as f64);
         let tally = self.tracker.take_tally();
         self.task.meters.gaps.increment(tally.gaps);
         self.task.meters.repaired.increment(tally.repaired);
@@ -328,27 +373,21 @@ impl Loop {
     }
 }
 
-/// Brings what is published on live channels, until the process is cut.
-pub(crate) async fn run_live(feed: Subscriber, deliver: Arc<dyn Deliver>, meters: Arc<Meters>, stop: Stop) {
-    let mut feed = feed.ready_chunks(TURN);
-    loop {
-        let messages = tokio::select! {
-            messages = feed.next() => messages,
-            () = stop.reached(Phase::Cut) => return,
-        };
-        let Some(messages) = messages else { return };
-        for message in messages {
-            let channel = message.subject.rsplit('.').next().and_then(subject::decode);
-            let read = channel
-                .ok_or(Garbage::Subject)
-                .and_then(|channel| envelope::decode(channel, &message.payload));
-            match read {
-                Ok(message) => deliver.deliver(Arc::new(Publication::new(message, None))),
-                Err(garbage) => {
-                    meters.poison.increment(1);
-                    tracing::debug!(%garbage, "a live message cannot be read");
-                }
-            }
+/// Gets the first of these messages that the leader still keeps; without any, the last that it has stored.
+async fn kept(
+    link: &Link,
+    stream: &str,
+    witnesses: &[u64],
+    tail: Tail,
+) -> Result<Option<(Offset, Fingerprint)>, ApiError> {
+    let last = [tail.last.get()];
+    let places = if witnesses.is_empty() { &last } else { witnesses };
+    // The first message is 1; a stream that is new stands at 0.
+    let there = tail.first.get().max(1)..=tail.last.get();
+    for &sequence in places.iter().filter(|at| there.contains(at)) {
+        if let Some(kept) = api::leader_message(&link.ask, stream, sequence).await? {
+            return Ok(Some((Offset::new(sequence), layout::print(&kept.subject, &kept.payload))));
         }
     }
+    Ok(None)
 }

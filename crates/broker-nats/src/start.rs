@@ -19,12 +19,13 @@ use crate::{
     Config, Fatal, NatsBroker, Ready, StartError,
     api::{self, ApiError, PATIENCE},
     health::Settlements,
-    history::Historian,
     layout::{Layout, LayoutError},
     link::{Connector, Link, reconnect_delay},
+    live::LiveTask,
     meters::{Meters, Op},
+    past::Historian,
     publish::Publisher,
-    receive::{self, ShardTask},
+    receive::ShardTask,
     repair::FETCHES,
 };
 
@@ -156,12 +157,12 @@ impl Starter {
             .try_collect::<()>()
             .await?;
         // Every feed first: once the first fails, nothing was started.
-        let live = subscribe(link, self.broker.names.live_all()).await?;
+        let live = link.hear(self.broker.names.live_all()).await?;
         let mut feeds = Vec::with_capacity(parts.len());
         for part in parts {
             let Some(class) = self.config.classes.get(part.class) else { continue };
             let subject = self.broker.names.feed_all(&class.name, part.shard);
-            feeds.push((class, part, subscribe(link, subject).await?));
+            feeds.push((class, part, link.hear(subject).await?));
         }
         for (class, part, _) in &feeds {
             let subject = self.broker.names.stored(&class.name, part.shard, PROBE);
@@ -173,7 +174,7 @@ impl Starter {
         let publisher = Arc::new(publisher);
         self.tasks.spawn("nats acks", Arc::clone(&publisher).run(acks, self.stop.clone()));
         let (names, meters) = (self.broker.names.clone(), Arc::clone(&self.meters));
-        let historian = Historian::new(link.clone(), names, self.config.replicas, meters);
+        let historian = Historian::new(link.clone(), names, self.config.replicas, meters, self.tasks.clone());
         if self.broker.ready.set(Ready { publisher, historian }).is_err() {
             tracing::error!("the broker was started twice");
         }
@@ -188,7 +189,8 @@ impl Starter {
         feeds: Vec<(&carillon_model::RetentionClass, &Part, Subscriber)>,
     ) {
         let (deliver, meters) = (Arc::clone(&self.deliver), Arc::clone(&self.meters));
-        self.tasks.spawn("nats live", receive::run_live(live, deliver, meters, self.stop.clone()));
+        let task = LiveTask { link: link.clone(), barrier: self.broker.names.barrier(), deliver, meters };
+        self.tasks.spawn("nats live", task.run(live, self.stop.clone()));
         let settlements = Settlements::new(feeds.len());
         let fetches = Arc::new(Semaphore::new(FETCHES));
         let count = u32::try_from(feeds.len()).unwrap_or(u32::MAX).max(1);
@@ -238,14 +240,6 @@ fn no_jetstream(error: &ApiError, link: &Link) -> Option<Fatal> {
             alone.map(|_info| Fatal::NoJetStream)
         }
         ApiError::NotFound(_) | ApiError::Refused { .. } | ApiError::Silent | ApiError::Unreadable(_) => None,
-    }
-}
-
-async fn subscribe(link: &Link, subject: String) -> Result<Subscriber, ApiError> {
-    // The library waits without end for room in its queue while the link is down.
-    match timeout(PATIENCE, link.feed.subscribe(subject)).await {
-        Ok(Ok(feed)) => Ok(feed),
-        Ok(Err(_)) | Err(_) => Err(ApiError::Silent),
     }
 }
 

@@ -72,6 +72,11 @@ impl Names {
     }
 }
 
+/// Returns what follows prefix, kind, class and shard in a stored or republished subject.
+pub(crate) fn tail(subject: &str) -> &str {
+    subject.splitn(5, '.').nth(4).unwrap_or(subject)
+}
+
 /// Spells a channel as one token.
 pub(crate) fn encode(channel: &ChannelName) -> String {
     let mut token = String::with_capacity(channel.as_str().len() + 16);

@@ -1,21 +1,24 @@
 //! The broker: carries publications between nodes, orders them and keeps their history.
 //!
-//! **Lives here:** the trait, the shards, the memory broker (the default), the shard tracker. The suite
+//! **Lives here:** the trait, the shards, the memory broker (the default), the shard tracker, the ring of the last
+//! minutes, the way of a reader from its past to the present. The suite
 //! that every implementation passes is `tests/src/conformance.rs`.
-//! **Called by:** `node` publishes, attaches and reads history; `gateway` chooses the implementation.
+//! **Called by:** `node` publishes, attaches and recovers; `gateway` chooses the implementation.
 //! **Must not know:** sockets of clients, dialects, who is subscribed.
 
 mod catchup;
 mod memory;
+mod ring;
 mod shard;
 mod tracker;
 mod words;
 
 pub use catchup::{CatchUp, Step};
 pub use memory::MemoryBroker;
+pub use ring::{Ring, RingBudget};
 pub use shard::{SHARDS, Shard};
-pub use tracker::{Effect, HeldLimits, ShardTracker, Stored, Tail, Tally};
+pub use tracker::{Effect, Fingerprint, HeldLimits, ShardTracker, Stored, Tail, Tally};
 pub use words::{
-    AttachError, Attached, Broker, Deliver, Health, HistoryError, HistoryPage, Lost, Page, Past,
-    PublishError, Published, RecoverError, Recovery,
+    AttachError, Attached, Broker, Deliver, Health, Lost, Past, PublishError, Published, RecoverError,
+    Recovery,
 };

@@ -13,15 +13,15 @@ use std::{
 
 use carillon_model::{
     ChannelName, ClassName, Epoch, IdempotencyKey, NewMessage, Offset, Position, Publication, ReplayLimits,
-    RetentionClass, Since, UnixMillis,
+    RetentionClass, Since, UnixMillis, Unrecovered,
 };
 use carillon_tasks::clock;
 use futures_util::future::{BoxFuture, FutureExt as _, ready};
 use tokio::sync::watch;
 
 use crate::{
-    AttachError, Attached, Broker, Deliver, Health, HistoryError, HistoryPage, Page, Past, PublishError,
-    Published, RecoverError, Recovery, SHARDS, Shard,
+    AttachError, Attached, Broker, Deliver, Health, Past, PublishError, Published, RecoverError, Recovery,
+    SHARDS, Shard,
 };
 
 /// For how long an idempotency key is remembered, as on JetStream.
@@ -104,47 +104,36 @@ impl Broker for MemoryBroker {
         class: &ClassName,
         channel: &ChannelName,
         since: Since,
-        _limits: ReplayLimits,
+        limits: ReplayLimits,
     ) -> Result<Attached, AttachError> {
-        let past = if since == Since::Now { Past::Complete(Vec::new()) } else { Past::Older };
-        self.with_shard(class, channel, |shard| Attached { position: self.at(shard.head), past })
-            .ok_or(AttachError::Unavailable)
+        let millis = u64::try_from(clock::since_1970().as_millis()).unwrap_or(u64::MAX);
+        let attached = self.with_shard(class, channel, |shard| {
+            shard.expire(UnixMillis::new(millis));
+            let position = self.at(shard.head);
+            let past = shard.past(channel, since, position, limits);
+            Attached { position, past: past.map_or_else(Past::Gone, Past::Complete) }
+        });
+        attached.ok_or(AttachError::Unavailable)
     }
 
+    /// Everything that is kept is in memory: there is nothing to add to what `attach` said.
     fn recover<'a>(
-        &'a self,
-        _class: &'a ClassName,
-        _channel: &'a ChannelName,
-        _since: Since,
-        _limits: ReplayLimits,
-    ) -> BoxFuture<'a, Result<Recovery, RecoverError>> {
-        ready(Err(RecoverError::Unavailable)).boxed()
-    }
-
-    fn history<'a>(
         &'a self,
         class: &'a ClassName,
         channel: &'a ChannelName,
-        page: Page,
-    ) -> BoxFuture<'a, Result<HistoryPage, HistoryError>> {
-        let millis = u64::try_from(clock::since_1970().as_millis()).unwrap_or(u64::MAX);
-        let read = self.with_shard(class, channel, |shard| {
-            shard.expire(UnixMillis::new(millis));
-            let head = self.at(shard.head);
-            let after = match page.after {
-                Some(position) if position.epoch != self.epoch => {
-                    return Err(HistoryError::EpochChanged { head });
-                }
-                Some(position) => position.offset,
-                None => Offset::ZERO,
-            };
-            let limit = usize::from(page.limit);
-            let mut publications: Vec<_> = shard.after(channel, after).take(limit + 1).cloned().collect();
-            let more = publications.len() > limit;
-            publications.truncate(limit);
-            Ok(HistoryPage { publications, head, more })
-        });
-        ready(read.unwrap_or(Err(HistoryError::Unavailable))).boxed()
+        since: Since,
+        limits: ReplayLimits,
+    ) -> BoxFuture<'a, Result<Recovery, RecoverError>> {
+        let recovery = match self.attach(class, channel, since, limits) {
+            Ok(Attached { position: upto, past: Past::Complete(publications) }) => {
+                Ok(Recovery { publications, upto })
+            }
+            Ok(Attached { past: Past::Gone(reason), .. }) => Err(RecoverError::Gone(reason)),
+            Ok(Attached { past: Past::Older | Past::Ahead, .. }) | Err(AttachError::Unavailable) => {
+                Err(RecoverError::Unavailable)
+            }
+        };
+        ready(recovery).boxed()
     }
 
     fn health(&self) -> watch::Receiver<Health> {
@@ -162,7 +151,9 @@ impl fmt::Debug for MemoryBroker {
 struct ShardLog {
     class: RetentionClass,
     head: Offset,
-    channels: HashMap<ChannelName, VecDeque<Arc<Publication>>>,
+    channels: HashMap<ChannelName, Kept>,
+    /// The latest of what was dropped of channels of which nothing is kept.
+    forgotten: Dropped,
     /// Every publication that is kept, oldest first, and some that were trimmed by count: what expires next.
     order: VecDeque<(UnixMillis, Offset, ChannelName)>,
     /// How many publications are kept, and what they cost.
@@ -172,11 +163,33 @@ struct ShardLog {
     key_order: VecDeque<(UnixMillis, ChannelName, IdempotencyKey)>,
 }
 
-/// What a kept publication costs besides its data: its indexes and the allocations' own words.
-const OVERHEAD_BYTES: u64 = 256;
+/// What is kept of one channel.
+#[derive(Debug, Default)]
+struct Kept {
+    list: VecDeque<Arc<Publication>>,
+    dropped: Dropped,
+}
 
+/// The latest publication that was dropped: what follows it is all there.
+#[derive(Clone, Copy, Debug)]
+struct Dropped {
+    offset: Offset,
+    time: Option<UnixMillis>,
+}
+
+impl Default for Dropped {
+    fn default() -> Self {
+        Self { offset: Offset::ZERO, time: None }
+    }
+}
+
+/// What a kept publication costs besides its data: its indexes, its empty frames and the allocations' own words.
+const OVERHEAD_BYTES: u64 = 640;
+
+/// The data is there twice once a frame was made of it.
 fn cost(publication: &Publication) -> u64 {
-    OVERHEAD_BYTES.saturating_add(u64::try_from(publication.message.data.len()).unwrap_or(u64::MAX))
+    let data = u64::try_from(publication.message.data.len()).unwrap_or(u64::MAX);
+    data.saturating_mul(2).saturating_add(OVERHEAD_BYTES)
 }
 
 impl ShardLog {
@@ -185,6 +198,7 @@ impl ShardLog {
             class,
             head: Offset::ZERO,
             channels: HashMap::new(),
+            forgotten: Dropped::default(),
             order: VecDeque::new(),
             count: 0,
             bytes: 0,
@@ -212,9 +226,11 @@ impl ShardLog {
         self.order.push_back((message.time, offset, channel.clone()));
         self.bytes = self.bytes.saturating_add(cost(&publication));
         self.count += 1;
-        let kept = self.channels.entry(channel.clone()).or_default();
-        kept.push_back(publication);
-        if kept.len() > usize::try_from(self.class.max_messages).unwrap_or(usize::MAX) {
+        let dropped = self.forgotten;
+        let kept =
+            self.channels.entry(channel.clone()).or_insert_with(|| Kept { list: VecDeque::new(), dropped });
+        kept.list.push_back(publication);
+        if kept.list.len() > usize::try_from(self.class.max_messages).unwrap_or(usize::MAX) {
             self.drop_oldest(&channel);
         }
         while self.bytes > self.class.max_bytes {
@@ -230,18 +246,23 @@ impl ShardLog {
     fn forget_trimmed(&mut self) {
         let channels = &self.channels;
         self.order.retain(|(_, offset, channel)| {
-            let oldest = channels.get(channel).and_then(VecDeque::front).and_then(|kept| kept.position);
+            let oldest = channels.get(channel).and_then(|kept| kept.list.front()?.position);
             oldest.is_some_and(|oldest| *offset >= oldest.offset)
         });
     }
 
     fn drop_oldest(&mut self, channel: &ChannelName) {
         let Some(kept) = self.channels.get_mut(channel) else { return };
-        if let Some(dropped) = kept.pop_front() {
+        if let Some(dropped) = kept.list.pop_front() {
             self.bytes = self.bytes.saturating_sub(cost(&dropped));
             self.count = self.count.saturating_sub(1);
+            let offset = dropped.position.map_or(kept.dropped.offset, |position| position.offset);
+            let time = kept.dropped.time.max(Some(dropped.message.time));
+            kept.dropped = Dropped { offset, time };
         }
-        if kept.is_empty() {
+        if kept.list.is_empty() {
+            self.forgotten.offset = self.forgotten.offset.max(kept.dropped.offset);
+            self.forgotten.time = self.forgotten.time.max(kept.dropped.time);
             self.channels.remove(channel);
         }
     }
@@ -249,7 +270,7 @@ impl ShardLog {
     /// Drops the oldest publication of the shard, if it is still kept.
     fn drop_front(&mut self) {
         let Some((_, offset, channel)) = self.order.pop_front() else { return };
-        let oldest = self.channels.get(&channel).and_then(VecDeque::front);
+        let oldest = self.channels.get(&channel).and_then(|kept| kept.list.front());
         if oldest.and_then(|kept| kept.position).is_some_and(|kept| kept.offset == offset) {
             self.drop_oldest(&channel);
         }
@@ -270,9 +291,39 @@ impl ShardLog {
         }
     }
 
-    fn after(&self, channel: &ChannelName, after: Offset) -> impl Iterator<Item = &Arc<Publication>> {
-        let newer = move |kept: &&Arc<Publication>| kept.position.is_some_and(|at| at.offset > after);
-        self.channels.get(channel).into_iter().flatten().filter(newer)
+    /// Returns all of a channel that follows `since`, or why it cannot be had.
+    fn past(
+        &self,
+        channel: &ChannelName,
+        since: Since,
+        head: Position,
+        limits: ReplayLimits,
+    ) -> Result<Vec<Arc<Publication>>, Unrecovered> {
+        let nothing = Kept { list: VecDeque::new(), dropped: self.forgotten };
+        let Kept { list, dropped } = self.channels.get(channel).unwrap_or(&nothing);
+        let from = match since {
+            Since::Now => list.len(),
+            Since::After(after) if after.epoch != head.epoch || after.offset > head.offset => {
+                return Err(Unrecovered::Epoch);
+            }
+            Since::After(after) if after.offset < dropped.offset => return Err(Unrecovered::Expired),
+            Since::After(after) => {
+                list.partition_point(|kept| kept.position.is_some_and(|at| at.offset <= after.offset))
+            }
+            Since::Oldest => 0,
+            Since::Last(count) => list.len().saturating_sub(usize::try_from(count).unwrap_or(usize::MAX)),
+            Since::Time(time) if dropped.time.is_some_and(|last| last >= time) => {
+                return Err(Unrecovered::Expired);
+            }
+            // Times need not rise as offsets do.
+            Since::Time(time) => list.iter().position(|kept| kept.message.time >= time).unwrap_or(list.len()),
+        };
+        let past: Vec<_> = list.range(from..).cloned().collect();
+        let bytes: usize = past.iter().map(|publication| publication.message.data.len()).sum();
+        if past.len() > limits.messages || bytes > limits.bytes {
+            return Err(Unrecovered::Limit);
+        }
+        Ok(past)
     }
 }
 

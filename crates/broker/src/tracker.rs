@@ -3,6 +3,14 @@
 //! The stream counts its messages without a hole, so one number finds every loss. What follows a loss is held
 //! until the missing range was fetched; what cannot be fetched any more is said to be lost.
 //!
+//! The numbers alone do not tell when storage was lost and the same numbers were given again. What was delivered is
+//! therefore remembered by its fingerprint, and whatever comes at a place that is known must be the same. After an
+//! interruption nothing is delivered before the stream has shown that it goes on from what was delivered.
+//!
+//! What cannot be proven: that the stream was not rolled back to before messages that it then dropped, all of those
+//! that are remembered (`witness`) included, by age or by count; and while the feed is not interrupted, a rollback
+//! all of whose new messages up to the position the feed failed to bring.
+//!
 //! **Lives here:** the rules of one shard of one class: what is delivered, held, fetched, lost.
 //! **Called by:** a broker's task for the shard, which owns the feed, the fetches and the polls of the tail.
 //! **Must not know:** NATS, tasks, clocks.
@@ -13,7 +21,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use carillon_model::{Epoch, NewMessage, Offset, Position, Publication};
+use carillon_model::{Epoch, Offset, Position, Publication};
+
+use self::witness::Witnesses;
+
+mod witness;
+mod words;
+
+pub use witness::Fingerprint;
+pub use words::{Effect, HeldLimits, Stored, Tail, Tally};
 
 /// For how long a tail that is ahead of the feed may be just ahead, before its messages are fetched.
 const TAIL_GRACE: Duration = Duration::from_millis(500);
@@ -25,82 +41,11 @@ const FETCH_MAX: u64 = 1000;
 /// longer than clients wait, and history answers those who come back.
 const REPAIR_MAX: u64 = 100_000;
 
+/// How many former lives of the stream are remembered.
+const LEFT_MAX: usize = 16;
+
 /// What a held message costs besides its data.
 const OVERHEAD_BYTES: usize = 256;
-
-/// How much a tracker holds while it waits for what is missing. Beyond it, what is held is dropped and fetched
-/// later.
-#[derive(Clone, Copy, Debug)]
-pub struct HeldLimits {
-    /// At most this many messages.
-    pub messages: usize,
-    /// At most this many bytes of data and overhead.
-    pub bytes: usize,
-}
-
-impl Default for HeldLimits {
-    fn default() -> Self {
-        Self { messages: 4096, bytes: 4 << 20 }
-    }
-}
-
-/// A message of the stream, from the feed or fetched.
-#[derive(Clone, Debug)]
-pub struct Stored {
-    /// Its place in the stream.
-    pub offset: Offset,
-    /// What it says; `None` when it cannot be read. Its place is taken all the same.
-    pub message: Option<NewMessage>,
-}
-
-/// What a poll of the stream's tail found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tail {
-    /// Which life the stream is in.
-    pub epoch: Epoch,
-    /// The oldest message that is kept; after `last` when none is.
-    pub first: Offset,
-    /// The last message that was stored.
-    pub last: Offset,
-}
-
-/// What the tracker wants done.
-#[derive(Clone, Debug)]
-pub enum Effect {
-    /// Hand this on. Publications come in order and once.
-    Deliver(Arc<Publication>),
-    /// Fetch this range, ends included, and answer with [`ShardTracker::handle_fetched`] or
-    /// [`ShardTracker::handle_fetch_failed`]. It replaces an earlier fetch that has not been answered.
-    Fetch {
-        /// The first message that is missing.
-        from: Offset,
-        /// The last one.
-        to: Offset,
-    },
-    /// Messages were lost. What is delivered next comes after `position`.
-    Lost {
-        /// Where the stream goes on.
-        position: Position,
-    },
-    /// The stream is in another life than before, or was found for the first time.
-    Epoch(Epoch),
-    /// The stream went backwards while it claims to be the same: storage was lost, or an old copy restored. It
-    /// needs another epoch, that every node can see.
-    WentBack,
-}
-
-/// What happened since the tally was taken last.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Times that something was found missing.
-    pub gaps: u64,
-    /// Messages that were missing and fetched.
-    pub repaired: u64,
-    /// Messages that came again.
-    pub duplicates: u64,
-    /// Messages that could not be brought.
-    pub lost: u64,
-}
 
 /// Whether all that was stored before the link came up was brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,8 +64,11 @@ pub struct ShardTracker {
     limits: HeldLimits,
     /// `None` until the tail was found for the first time.
     position: Option<Position>,
-    held: BTreeMap<Offset, Option<NewMessage>>,
+    held: BTreeMap<Offset, Stored>,
     held_bytes: usize,
+    witnesses: Witnesses,
+    /// The last message that is known to have been stored, brought or not.
+    highest: Offset,
     /// All up to here is known to be missing from the feed and wants to be fetched, unless it is held.
     target: Offset,
     /// What the last tail said of the oldest message.
@@ -129,10 +77,14 @@ pub struct ShardTracker {
     fetch_again_at: Option<Instant>,
     /// A tail that was ahead of the feed, and when the feed must have caught up with it.
     behind: Option<(Offset, Instant)>,
-    /// The position when the tail was asked for: an answer from before it would be a step back.
+    /// What was known to be stored when the tail was asked for: an answer from before it would be a step back.
     asked_at: Offset,
-    /// The last tail was before what had been delivered. One could be a new leader that is not ready yet.
+    /// The last tail was before what had been stored. One could be a new leader that is not ready yet.
     suspect: bool,
+    /// Another message was found at a known place: this life is over, whatever the stream says.
+    over: bool,
+    /// The last lives before this one: an old copy may say that it is one of them.
+    left: VecDeque<Epoch>,
     settled: Settled,
     repairing: bool,
     tally: Tally,
@@ -142,12 +94,14 @@ pub struct ShardTracker {
 impl ShardTracker {
     /// Makes a tracker that knows nothing yet: it holds what it receives until the tail was polled.
     #[must_use]
-    pub const fn new(limits: HeldLimits) -> Self {
+    pub fn new(limits: HeldLimits) -> Self {
         Self {
             limits,
             position: None,
             held: BTreeMap::new(),
             held_bytes: 0,
+            witnesses: Witnesses::default(),
+            highest: Offset::ZERO,
             target: Offset::ZERO,
             first: Offset::ZERO,
             fetching: None,
@@ -155,6 +109,8 @@ impl ShardTracker {
             behind: None,
             asked_at: Offset::ZERO,
             suspect: false,
+            over: false,
+            left: VecDeque::new(),
             settled: Settled::AskTail,
             repairing: false,
             tally: Tally { gaps: 0, repaired: 0, duplicates: 0, lost: 0 },
@@ -164,10 +120,22 @@ impl ShardTracker {
 
     /// Takes a message from the feed.
     pub fn handle_live(&mut self, stored: Stored) {
+        if self.over {
+            return;
+        }
+        if self.is_contradicted(stored.offset, stored.print) {
+            match self.position {
+                Some(position) => self.end_life(position.epoch),
+                // Of which life is not known yet.
+                None => self.forget(),
+            }
+            return;
+        }
+        self.highest = self.highest.max(stored.offset);
         match self.position {
             Some(position) if stored.offset <= position.offset => self.tally.duplicates += 1,
-            Some(position) if stored.offset == position.offset.next() => {
-                self.pass(stored.offset, stored.message);
+            Some(position) if stored.offset == position.offset.next() && self.is_proven() => {
+                self.pass(stored);
                 self.go_on();
             }
             Some(_) | None => {
@@ -178,18 +146,28 @@ impl ShardTracker {
     }
 
     /// Notes that the tail is being asked for. At most one question may be open.
-    pub fn handle_asked(&mut self) {
-        self.asked_at = self.offset();
+    pub const fn handle_asked(&mut self) {
+        self.asked_at = self.highest;
+    }
+
+    /// Returns the places of messages that the stream should be asked for together with its tail: the first of them
+    /// that it still keeps proves, or disproves, that it goes on from what was delivered.
+    pub fn witnesses(&self) -> impl Iterator<Item = Offset> {
+        self.witnesses.places()
     }
 
     /// Takes the answer to the question about the tail.
     pub fn handle_tail(&mut self, tail: Tail, now: Instant) {
         match self.position {
             None => self.begin(tail),
-            Some(position) if position.epoch != tail.epoch => self.begin_again(tail),
+            Some(_) if self.left.contains(&tail.epoch) => return self.end_life(tail.epoch),
+            Some(position) if position.epoch != tail.epoch => self.begin_again(tail, position.epoch),
+            Some(_) if self.over || tail.kept.is_some_and(|(at, print)| self.is_contradicted(at, print)) => {
+                return self.end_life(tail.epoch);
+            }
             Some(_) if tail.last < self.asked_at => {
                 if self.suspect {
-                    self.effects.push_back(Effect::WentBack);
+                    self.effects.push_back(Effect::WentBack(tail.epoch));
                 }
                 self.suspect = true;
                 return;
@@ -204,8 +182,14 @@ impl ShardTracker {
     /// missing in between is gone for ever.
     pub fn handle_fetched(&mut self, upto: Offset, messages: Vec<Stored>) {
         let (Some((from, to)), Some(position)) = (self.fetching.take(), self.position) else { return };
+        if !self.is_proven() {
+            return;
+        }
         let upto = upto.min(to);
         for stored in messages {
+            if self.is_contradicted(stored.offset, stored.print) {
+                return self.end_life(position.epoch);
+            }
             if stored.offset > position.offset
                 && stored.offset <= upto
                 && !self.held.contains_key(&stored.offset)
@@ -233,8 +217,10 @@ impl ShardTracker {
         }
     }
 
-    /// Learns that the feed was interrupted: nothing is settled until the tail was asked for and reached.
-    pub const fn handle_interrupted(&mut self) {
+    /// Learns that the feed was interrupted: nothing is delivered until the tail was asked for, and nothing is
+    /// settled until it was reached. What is held is fetched again, as it may be lost there.
+    pub fn handle_interrupted(&mut self) {
+        self.forget_held();
         self.settled = Settled::AskTail;
         self.behind = None;
     }
@@ -274,7 +260,7 @@ impl ShardTracker {
     /// Says whether all that was stored before the feed began, or began again, was brought.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        self.settled == Settled::Yes && !self.suspect
+        self.settled == Settled::Yes && self.is_proven()
     }
 
     /// Returns what happened since the last call.
@@ -286,17 +272,42 @@ impl ShardTracker {
         self.position.map_or(Offset::ZERO, |position| position.offset)
     }
 
+    /// Says whether the stream is known to go on from the position.
+    fn is_proven(&self) -> bool {
+        self.settled != Settled::AskTail && !self.suspect && !self.over
+    }
+
+    /// Says whether another message is known at this place.
+    fn is_contradicted(&self, offset: Offset, print: Fingerprint) -> bool {
+        let held = self.held.get(&offset).map(|held| held.print);
+        held.or_else(|| self.witnesses.at(offset)).is_some_and(|known| known != print)
+    }
+
+    /// Ends the life that the stream claims to be in.
+    fn end_life(&mut self, claimed: Epoch) {
+        self.over = true;
+        self.forget_held();
+        self.effects.push_back(Effect::WentBack(claimed));
+    }
+
     fn begin(&mut self, tail: Tail) {
         self.effects.push_back(Effect::Epoch(tail.epoch));
         self.position = Some(Position { epoch: tail.epoch, offset: tail.last });
+        self.highest = self.highest.max(tail.last);
+        self.remember_kept(tail);
         self.first = tail.first;
         self.settled = Settled::Yes;
         self.release();
     }
 
-    fn begin_again(&mut self, tail: Tail) {
-        self.held.clear();
-        self.held_bytes = 0;
+    fn begin_again(&mut self, tail: Tail, left: Epoch) {
+        if self.left.len() == LEFT_MAX {
+            self.left.pop_front();
+        }
+        self.left.push_back(left);
+        self.forget();
+        self.witnesses = Witnesses::default();
+        self.over = false;
         self.target = Offset::ZERO;
         self.fetching = None;
         self.fetch_again_at = None;
@@ -306,9 +317,22 @@ impl ShardTracker {
         self.effects.push_back(Effect::Lost { position });
     }
 
+    /// Forgets what came after the position.
+    fn forget(&mut self) {
+        self.forget_held();
+        self.highest = Offset::ZERO;
+    }
+
+    fn forget_held(&mut self) {
+        self.held.clear();
+        self.held_bytes = 0;
+    }
+
     /// Compares a tail of the same life with what was brought.
     fn compare(&mut self, tail: Tail, now: Instant) {
         self.first = tail.first;
+        self.highest = self.highest.max(tail.last);
+        self.remember_kept(tail);
         match self.settled {
             Settled::AskTail => {
                 self.target = self.target.max(tail.last);
@@ -323,20 +347,28 @@ impl ShardTracker {
         }
     }
 
+    /// Remembers what stands at the position when it was not brought: it was there at the start, or is lost.
+    fn remember_kept(&mut self, tail: Tail) {
+        if let Some((offset, print)) = tail.kept.filter(|(offset, _)| *offset == self.offset()) {
+            self.witnesses.note(offset, print);
+        }
+    }
+
     /// Delivers the message at the next place.
-    fn pass(&mut self, offset: Offset, message: Option<NewMessage>) {
+    fn pass(&mut self, stored: Stored) {
         let Some(position) = &mut self.position else { return };
-        position.offset = offset;
-        if let Some(message) = message {
+        position.offset = stored.offset;
+        self.witnesses.note(stored.offset, stored.print);
+        if let Some(message) = stored.message {
             let position = Some(*position);
             self.effects.push_back(Effect::Deliver(Arc::new(Publication::new(message, position))));
         }
     }
 
     fn insert(&mut self, stored: Stored) {
-        self.held_bytes += cost(stored.message.as_ref());
-        if let Some(replaced) = self.held.insert(stored.offset, stored.message) {
-            self.held_bytes -= cost(replaced.as_ref());
+        self.held_bytes += cost(&stored);
+        if let Some(replaced) = self.held.insert(stored.offset, stored) {
+            self.held_bytes -= cost(&replaced);
         }
     }
 
@@ -357,10 +389,10 @@ impl ShardTracker {
         }
     }
 
-    fn unhold(&mut self) -> Option<Option<NewMessage>> {
-        let (_, message) = self.held.pop_first()?;
-        self.held_bytes -= cost(message.as_ref());
-        Some(message)
+    fn unhold(&mut self) -> Option<Stored> {
+        let (_, stored) = self.held.pop_first()?;
+        self.held_bytes -= cost(&stored);
+        Some(stored)
     }
 
     /// Delivers what is held and follows without a gap.
@@ -370,11 +402,9 @@ impl ShardTracker {
             if offset > here.next() {
                 break;
             }
-            let message = self.unhold().flatten();
-            if offset == here.next() {
-                self.pass(offset, message);
-            } else {
-                self.tally.duplicates += 1;
+            match self.unhold() {
+                Some(stored) if offset == here.next() => self.pass(stored),
+                Some(_) | None => self.tally.duplicates += 1,
             }
         }
     }
@@ -392,7 +422,7 @@ impl ShardTracker {
 
     /// Delivers what can be delivered, and asks for what is missing.
     fn go_on(&mut self) {
-        if self.position.is_none() {
+        if self.position.is_none() || !self.is_proven() {
             return;
         }
         self.release();
@@ -446,8 +476,8 @@ impl ShardTracker {
     }
 }
 
-fn cost(message: Option<&NewMessage>) -> usize {
-    OVERHEAD_BYTES + message.map_or(0, |message| message.data.len())
+fn cost(stored: &Stored) -> usize {
+    OVERHEAD_BYTES + stored.message.as_ref().map_or(0, |message| message.data.len())
 }
 
 #[cfg(test)]

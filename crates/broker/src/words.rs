@@ -68,24 +68,13 @@ pub trait Broker: Send + Sync + fmt::Debug {
         limits: ReplayLimits,
     ) -> BoxFuture<'a, Result<Recovery, RecoverError>>;
 
-    /// Reads a page of a channel's kept publications, oldest first.
-    ///
-    /// # Errors
-    /// [`HistoryError`]; never a part of what was asked for.
-    fn history<'a>(
-        &'a self,
-        class: &'a ClassName,
-        channel: &'a ChannelName,
-        page: Page,
-    ) -> BoxFuture<'a, Result<HistoryPage, HistoryError>>;
-
     /// Returns a view of the link's state that follows every change.
     fn health(&self) -> watch::Receiver<Health>;
 }
 
 /// Where a broker brings what it receives. Implemented by `node`.
 ///
-/// Both calls come in order for each shard and must return without waiting.
+/// The calls come in order for each shard and must return without waiting.
 pub trait Deliver: Send + Sync {
     /// Takes one publication. Publications of a channel arrive in order, without duplicates.
     fn deliver(&self, publication: Arc<Publication>);
@@ -93,6 +82,10 @@ pub trait Deliver: Send + Sync {
     /// Learns that a part of the stream cannot be brought any more. What is delivered next for the affected
     /// channels follows the loss.
     fn lost(&self, lost: &Lost);
+
+    /// Learns that messages of live channels in these shards may not have been brought. What is delivered next for
+    /// these channels follows the loss, up to what is on its way at this moment.
+    fn lost_live(&self, shards: &[Shard]);
 }
 
 /// A loss that the broker could not repair.
@@ -113,27 +106,6 @@ pub struct Published {
     pub position: Position,
     /// The key was stored before.
     pub duplicate: bool,
-}
-
-/// Which part of a channel's history to read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Page {
-    /// Only what follows this position; from the oldest kept when `None`.
-    pub after: Option<Position>,
-    /// At most this many, from 1 to 1000.
-    pub limit: u16,
-}
-
-/// A part of a channel's history.
-#[derive(Clone, Debug)]
-pub struct HistoryPage {
-    /// Oldest first.
-    pub publications: Vec<Arc<Publication>>,
-    /// Where the channel's stream stands, as far as this node knows: never before the last publication. Without
-    /// `more` the page is complete up to it, and everything acknowledged before the question is before it.
-    pub head: Position,
-    /// More follow the last one.
-    pub more: bool,
 }
 
 /// The state of the link to the broker.
@@ -222,18 +194,4 @@ pub enum RecoverError {
     /// The broker cannot be reached, is asked too much just now, or did not answer in time.
     #[error("the broker cannot be reached")]
     Unavailable,
-}
-
-/// Why history cannot be read.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum HistoryError {
-    /// The broker cannot be reached, or did not answer in time.
-    #[error("the broker cannot be reached")]
-    Unavailable,
-    /// The stream was recreated since the position was taken.
-    #[error("the position is of another epoch; the stream stands at {head}")]
-    EpochChanged {
-        /// Where the stream stands.
-        head: Position,
-    },
 }

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use carillon_auth::KeyRecord;
+use carillon_auth::{KeyRecord, Origins};
 use carillon_model::{ChannelRules, Keeping, RetentionClass};
 use carillon_telemetry::LogFormat;
 
@@ -109,6 +109,8 @@ pub struct Client {
     pub outbox_max_bytes: usize,
     /// Age at which a connection is asked to move to another node.
     pub connection_age_max: Duration,
+    /// Websites whose pages may connect.
+    pub allowed_origins: Origins,
 }
 
 /// `[node]`.
@@ -153,6 +155,8 @@ pub struct Nats {
     pub prefix: String,
     /// Copies of every stream: 1 or 3.
     pub replicas: u8,
+    /// Memory for the last minutes of all channels with history, in bytes.
+    pub recent_max_bytes: usize,
     /// Encryption is required of every server.
     pub tls: bool,
     /// Certificates of the authority that signed the servers' certificates, where the system's do not do.

@@ -1,12 +1,14 @@
 //! Reading what a client sends.
 //!
 //! **Lives here:** the client's frames, and what is said of those that cannot be read.
-//! **Called by:** [`crate::Native`], and transports for `since` in a URL.
+//! **Called by:** [`crate::Native`], and transports for `since` in a URL and for channels in a body.
 //! **Must not know:** the state of the conversation.
 
 use carillon_model::{ChannelName, ErrorCode, Refusal, Since, UnixMillis};
 use carillon_session::{Command, Reference, Undecoded, Wanted};
 use serde::Deserialize;
+
+use crate::cursor::Cursor;
 
 /// A client's frame. Members that are not known are ignored.
 #[derive(Deserialize)]
@@ -20,7 +22,7 @@ struct Frame {
 }
 
 /// One of several channels: its name, or its name with a `since` of its own.
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum Item {
     Name(String),
@@ -75,19 +77,75 @@ pub(crate) fn command(text: &str) -> Result<Command, Box<Undecoded>> {
     }
 }
 
-/// Reads `since` as the native protocol spells it: an id, `0`, `$`, `-N` or `@<unix ms>`.
+/// Where a client says that it left off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The same for every channel.
+    Since(Since),
+    /// One for each channel.
+    Cursor(Cursor),
+}
+
+impl Place {
+    /// Reads `since` as the native protocol spells it: a cursor, an id, `0`, `$`, `-N` or `@<unix ms>`.
+    ///
+    /// # Errors
+    /// A sentence for the client.
+    pub fn read(text: &str) -> Result<Self, &'static str> {
+        const GRAMMAR: &str =
+            "`since` is the `id` of a message, a cursor as it was sent, `0`, `$`, `-N` or `@<unix ms>`";
+        let since = match text.as_bytes() {
+            b"$" => Some(Since::Now),
+            b"0" => Some(Since::Oldest),
+            [b'-', ..] => number(text).map(Since::Last),
+            [b'@', ..] => number(text).map(UnixMillis::new).map(Since::Time),
+            _ if Cursor::is_meant(text) => return Cursor::read(text).map(Self::Cursor).ok_or(GRAMMAR),
+            _ => text.parse().map(Since::After).ok(),
+        };
+        since.map(Self::Since).ok_or(GRAMMAR)
+    }
+
+    /// Returns the place in one channel; a cursor does not name every channel.
+    #[must_use]
+    pub fn of(&self, channel: &ChannelName) -> Option<Since> {
+        match self {
+            Self::Since(since) => Some(*since),
+            Self::Cursor(cursor) => cursor.of(channel),
+        }
+    }
+}
+
+/// What the body of a first request names.
+#[derive(Debug, Deserialize)]
+struct Body {
+    channels: Option<Vec<Item>>,
+    since: Option<String>,
+    token: Option<String>,
+}
+
+/// Channels and token of a first request that has them in its body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// The channels, each with its own place where it has one.
+    pub channels: Vec<(ChannelName, Option<Since>)>,
+    /// The token.
+    pub token: Option<String>,
+}
+
+/// Reads the body of a first request: `{"channels":["a",{"channel":"b","since":"…"}],"since":"…","token":"…"}`.
 ///
 /// # Errors
-/// A sentence for the client.
-pub fn since(text: &str) -> Result<Since, &'static str> {
-    const GRAMMAR: &str = "`since` is the `id` of a message, `0`, `$`, `-N` or `@<unix ms>`";
-    match text.as_bytes() {
-        b"$" => Ok(Since::Now),
-        b"0" => Ok(Since::Oldest),
-        [b'-', ..] => number(text).map(Since::Last).ok_or(GRAMMAR),
-        [b'@', ..] => number(text).map(UnixMillis::new).map(Since::Time).ok_or(GRAMMAR),
-        _ => text.parse().map(Since::After).map_err(|_bad| GRAMMAR),
-    }
+/// What is wrong with it: then nothing of it counts.
+pub fn named(text: &str) -> Result<Named, Refusal> {
+    let body: Body = object(text).map_err(|fault| {
+        let shown: String = fault.to_string().chars().take(FAULT_MAX_CHARS).collect();
+        let message =
+            format!("the body is one JSON object such as {{\"channels\":[\"news\"]}}; here: {shown}");
+        Refusal::new(ErrorCode::BadRequest, message)
+    })?;
+    let channels = places(body.channels.unwrap_or_default(), body.since.as_deref())
+        .map_err(|(name, message)| Refusal::new(ErrorCode::BadRequest, format!("`{name}`: {message}")))?;
+    Ok(Named { channels, token: body.token })
 }
 
 /// Reads the digits after the first character.
@@ -96,7 +154,7 @@ fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
 }
 
 /// Reads an object. Left alone, serde would also take an array with the members in their order.
-fn object(text: &str) -> serde_json::Result<Frame> {
+fn object<'a, T: Deserialize<'a>>(text: &'a str) -> serde_json::Result<T> {
     if text.trim_start().starts_with('[') {
         return Err(serde::de::Error::custom("an array"));
     }
@@ -118,23 +176,31 @@ fn wanted(frame: Frame) -> Result<Vec<Wanted>, Box<Undecoded>> {
             return Err(undecoded(ErrorCode::BadRequest, message.into(), None, reference));
         }
     };
+    let places = places(items, common.as_deref())
+        .map_err(|(name, message)| undecoded(ErrorCode::BadRequest, message, Some(name), reference))?;
+    let wanted = |(channel, since): (_, Option<_>)| Wanted { channel, since: since.unwrap_or(Since::Now) };
+    Ok(places.into_iter().map(wanted).collect())
+}
+
+/// Checks names, and finds each one's place: its own, or the common one. A fault comes with the name, cut short.
+fn places(
+    items: Vec<Item>,
+    common: Option<&str>,
+) -> Result<Vec<(ChannelName, Option<Since>)>, (String, String)> {
+    // Read once: a cursor is long.
+    let common = common.map(Place::read).transpose();
     let mut all = Vec::with_capacity(items.len());
     for item in items {
         let (name, own) = match item {
             Item::Name(name) => (name, None),
             Item::Since { channel, since } => (channel, since),
         };
-        let bad = |message: String, name: &str| {
-            let shown = name.chars().take(64).collect();
-            undecoded(ErrorCode::BadRequest, message, Some(shown), reference)
-        };
-        let since = own
-            .as_deref()
-            .or(common.as_deref())
-            .map_or(Ok(Since::Now), since)
-            .map_err(|message| bad(message.into(), &name))?;
-        let channel = ChannelName::new(&name).map_err(|fault| bad(fault.to_string(), &name))?;
-        all.push(Wanted { channel, since });
+        let bad = |message: String| (name.chars().take(64).collect(), message);
+        let channel = ChannelName::new(&name).map_err(|fault| bad(fault.to_string()))?;
+        let own = own.as_deref().map(Place::read).transpose().map_err(|message| bad(message.into()))?;
+        let common = common.as_ref().map_err(|message| bad((*message).into()))?.as_ref();
+        let since = own.as_ref().or(common).and_then(|place| place.of(&channel));
+        all.push((channel, since));
     }
     Ok(all)
 }

@@ -1,17 +1,19 @@
 //! The native dialect, version 1: one JSON object a frame, for clients with no SDK.
 //!
-//! **Lives here:** the spelling of commands, pushes and publications.
+//! **Lives here:** the spelling of commands, pushes, publications and cursors.
 //! **Called by:** transports, through `session`'s `Dialect`.
 //! **Must not know:** sockets, framing, what commands lead to.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+mod cursor;
 mod decode;
 mod encode;
 
 use carillon_model::Publication;
 use carillon_session::{Command, Dialect, Push, Undecoded};
 
-pub use decode::since;
+pub use cursor::{CURSOR_MAX_BYTES, Cursor};
+pub use decode::{Named, Place, named};
 
 /// The native dialect.
 #[derive(Clone, Copy, Debug)]

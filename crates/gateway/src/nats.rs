@@ -33,6 +33,7 @@ pub(crate) fn config(nats: &Nats, classes: Vec<RetentionClass>) -> Config {
         classes,
         replicas: nats.replicas,
         node: "carillon".to_owned(),
+        recent_max_bytes: nats.recent_max_bytes,
         subscription_capacity: SUBSCRIPTION_CAPACITY,
     }
 }

@@ -138,7 +138,8 @@ impl Gateway {
         let door = door(DoorConfig {
             handshake_timeout: config.public.handshake_timeout,
             frame_max_bytes: config.client.frame_max_bytes,
-            page: page.map(|assets| Arc::new(Page::new(assets, here(config, addresses.api)))),
+            origins: config.client.allowed_origins.clone(),
+            page: page.map(|assets| Page::new(assets, here(config, addresses.api))),
         });
         let workers = node.start_workers(&door).map_err(StartError::Workers)?;
         tasks.spawn("metrics upkeep", metrics.upkeep(tasks.stop()));

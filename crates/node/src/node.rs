@@ -77,9 +77,12 @@ pub struct Node {
     turned: Box<[AtomicU64]>,
 }
 
-/// A connection's place on its worker; given back when it is dropped.
+/// A socket's place on its worker; given back when it and its clones are dropped.
+#[derive(Clone, Debug)]
+pub struct Place(Arc<Taken>);
+
 #[derive(Debug)]
-pub struct Place {
+struct Taken {
     loads: Arc<[AtomicUsize]>,
     worker: usize,
     over_capacity: bool,
@@ -147,7 +150,7 @@ impl Node {
         let Some((worker, load)) = emptiest else { return Err(socket) };
         load.fetch_add(1, Ordering::Relaxed);
         let over_capacity = total >= self.parts.config.connections_max;
-        let place = Place { loads: Arc::clone(&self.loads), worker, over_capacity };
+        let place = Place(Arc::new(Taken { loads: Arc::clone(&self.loads), worker, over_capacity }));
         if let Some(mailbox) = self.parts.router.mailboxes.get(worker) {
             mailbox.put(Mail::Accepted(socket, place));
         }
@@ -294,12 +297,12 @@ impl Node {
 impl Place {
     /// Says whether the node was full when the connection came.
     #[must_use]
-    pub const fn is_over_capacity(&self) -> bool {
-        self.over_capacity
+    pub fn is_over_capacity(&self) -> bool {
+        self.0.over_capacity
     }
 }
 
-impl Drop for Place {
+impl Drop for Taken {
     fn drop(&mut self) {
         if let Some(load) = self.loads.get(self.worker) {
             load.fetch_sub(1, Ordering::Relaxed);

@@ -146,6 +146,18 @@ impl Deliver for Router {
             self.each(workers, |mailbox| mailbox.gap(channel.clone(), Some(lost.position)));
         }
     }
+
+    fn lost_live(&self, shards: &[Shard]) {
+        // Users' own channels have no rule and are live.
+        let is_live = |channel: &ChannelName| {
+            channel.is_reserved()
+                || self.rules.find(channel).is_some_and(|rule| rule.keeping == Keeping::Live)
+        };
+        let affected = |channel: &ChannelName| shards.contains(&Shard::of(channel)) && is_live(channel);
+        for (channel, workers) in self.interest.matching(affected) {
+            self.each(workers, |mailbox| mailbox.gap(channel.clone(), None));
+        }
+    }
 }
 
 #[cfg(test)]

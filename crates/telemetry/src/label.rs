@@ -28,6 +28,8 @@ pub static BROKER_OP: Label = Label {
     name: "op",
     values: &["connect", "fetch", "history", "layout", "poll", "publish", "publish_live", "server"],
 };
+/// When live messages were lost: while the link was away, or because a queue was full or a publisher's link failed.
+pub static LIVE_LOST: Label = Label { name: "reason", values: &["interrupted", "missing"] };
 /// Why a connection ended; [`close_reason`] gives the value for our own reasons.
 pub static CLOSED: Label = Label {
     name: "reason",
@@ -45,7 +47,7 @@ pub static CLOSED: Label = Label {
     ],
 };
 /// Why a connection was refused before it was open.
-pub static REJECTED: Label = Label { name: "reason", values: &["limit", "bad_request", "timeout"] };
+pub static REJECTED: Label = Label { name: "reason", values: &["limit", "bad_request", "denied", "timeout"] };
 /// How a request to subscribe ended.
 pub static SUBSCRIBED: Label = Label { name: "result", values: &["ok", "denied", "limit", "error"] };
 /// What became of a past that a client asked for.

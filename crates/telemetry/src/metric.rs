@@ -12,7 +12,7 @@ use crate::{
     entry::{CounterMetric, Entry, GaugeMetric, HistogramMetric, Kind},
     label::{
         API, API_GRPC, API_HTTP, AUTH_METHOD, AUTH_RESULT, BROKER, BROKER_OP, CLOSED, DROPPED, GRPC_CODE,
-        HTTP_CLASS, PROTOCOL, RATE_SCOPE, RECOVERED, REJECTED, REVISION, SUBSCRIBED, TRANSPORT, VERSION,
+        HTTP_CLASS, LIVE_LOST, PROTOCOL, RATE_SCOPE, RECOVERED, REJECTED, REVISION, SUBSCRIBED, TRANSPORT, VERSION,
     },
 };
 
@@ -133,6 +133,14 @@ table! {
         "Messages that the broker brought a second time, and that were left out.";
     BROKER_LOST: CounterMetric("carillon_broker_lost_total", Count, [BROKER]),
         "Losses that could not be repaired; the subscribers concerned were told.";
+    BROKER_LIVE_LOST: CounterMetric("carillon_broker_live_lost_total", Count, [BROKER, LIVE_LOST]),
+        "Live messages that did not reach this node, as far as their publishers' counts show; subscribers were told.";
+    BROKER_HISTORY_READS: CounterMetric("carillon_broker_history_reads_total", Count, [BROKER]),
+        "Times that a channel's history was read from the broker for those who came back after a longer absence.";
+    BROKER_HISTORY_SHARED: CounterMetric("carillon_broker_history_shared_total", Count, [BROKER]),
+        "Times that somebody was answered from what was read for somebody else.";
+    BROKER_RECENT_BYTES: GaugeMetric("carillon_broker_recent_bytes", Bytes, [BROKER]).on_use(),
+        "Memory that the last minutes' messages take, from which most who come back are served.";
     BROKER_POISON: CounterMetric("carillon_broker_poison_total", Count, [BROKER]),
         "Messages on our subjects that cannot be read as publications.";
 

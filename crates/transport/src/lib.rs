@@ -1,16 +1,23 @@
-//! The public door: HTTP, and WebSocket on top of it.
+//! The public door: HTTP, and on top of it WebSocket, server-sent events, lines of JSON and long polls.
 //!
 //! **Lives here:** accepting sockets, handshakes, what a first request may say, framing, the files of a page.
 //! **Called by:** `gateway` starts it; `node`'s workers drive the links that it makes.
 //! **Must not know:** channels' rules, brokers, sessions' state.
 
 mod accept;
+mod cors;
 mod door;
 mod edge;
+mod event;
 mod frame;
 mod page;
+mod poll;
+mod problem;
 mod render;
 mod request;
+mod standing;
+mod stream;
+mod visit;
 mod websocket;
 
 pub use accept::{AcceptConfig, BACKLOG, accept};

@@ -10,7 +10,7 @@ use carillon_hub::Render;
 use carillon_model::{Form, Publication};
 use carillon_session::Dialect as _;
 
-use crate::frame;
+use crate::{event, frame};
 
 /// Writes the frames of all forms.
 #[derive(Clone, Copy, Debug)]
@@ -25,8 +25,8 @@ impl Render for Renderer {
                 let id = publication.position.map(|position| format!("id: {position}\n")).unwrap_or_default();
                 Bytes::from(format!("{id}data: {text}\n\n"))
             }
-            // TODO #4: raw
-            Form::NativeSseBare | Form::NativeSseRaw => Bytes::from(format!("data: {text}\n\n")),
+            Form::NativeSseBare => Bytes::from(format!("data: {text}\n\n")),
+            Form::NativeSseRaw => Bytes::from(event::raw(publication)),
             Form::NativeLine => Bytes::from(text + "\n"),
             Form::NativePoll => Bytes::from(text + ","),
         }

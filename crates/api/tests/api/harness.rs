@@ -10,7 +10,7 @@ use std::{
 
 use carillon_api::{Config, Publisher, Receipt};
 use carillon_auth::{KeyId, KeyRecord, KeyRing, Scope, keys::generate};
-use carillon_broker::{Broker, Deliver, Lost, MemoryBroker, PublishError};
+use carillon_broker::{Broker, Deliver, Lost, MemoryBroker, PublishError, Shard};
 use carillon_model::{
     ChannelPattern, ClassName, Epoch, ErrorCode, NewMessage, Publication, Refusal, RetentionClass,
 };
@@ -38,6 +38,7 @@ impl Deliver for Heard {
     }
 
     fn lost(&self, _lost: &Lost) {}
+    fn lost_live(&self, _shards: &[Shard]) {}
 }
 
 /// A publisher over the memory broker. The first part of a channel's name chooses what happens.

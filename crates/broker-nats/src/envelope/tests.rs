@@ -22,16 +22,24 @@ fn assert_same(left: &NewMessage, right: &NewMessage) {
 #[test]
 fn a_message_reads_back() {
     let full = message();
-    assert_same(&decode(full.channel.clone(), &encode(&full)).unwrap(), &full);
-    let bare = NewMessage { event: None, user: None, exclude: Box::default(), id: None, ..full };
-    assert_same(&decode(bare.channel.clone(), &encode(&bare)).unwrap(), &bare);
+    let bare = NewMessage { event: None, user: None, exclude: Box::default(), id: None, ..full.clone() };
+    for (message, stamp) in [(full, None), (bare, Some(Stamp { publisher: u64::MAX, count: 1 }))] {
+        let (read, count) = decode(message.channel.clone(), &encode(&message, stamp)).unwrap();
+        assert_same(&read, &message);
+        assert_eq!(count, stamp);
+    }
 }
 
 #[test]
 fn the_bytes_are_those_of_every_version() {
-    let payload = encode(&NewMessage { exclude: Box::new([ConnectionId::from_bits(1)]), ..message() });
+    let payload = encode(&NewMessage { exclude: Box::new([ConnectionId::from_bits(1)]), ..message() }, None);
     let expected = b"\x0a\x06posted\x12\x10{\"a\":[1,\"zwei\"]}\x18\xfb\xd0\x95\xff\xbc\x31\x22\x03ana\x2a\x08\x01\0\0\0\0\0\0\0\x32\x03k-1";
     assert_eq!(payload.as_ref(), expected);
+    let stamp = Stamp { publisher: 2, count: 300 };
+    let message = NewMessage { event: None, user: None, exclude: Box::default(), id: None, ..message() };
+    let expected =
+        b"\x12\x10{\"a\":[1,\"zwei\"]}\x18\xfb\xd0\x95\xff\xbc\x31\x39\x02\0\0\0\0\0\0\0\x40\xac\x02";
+    assert_eq!(encode(&message, Some(stamp)).as_ref(), expected);
 }
 
 /// What a later version could write.
@@ -55,13 +63,14 @@ fn a_reader_ignores_fields_that_it_does_not_know() {
         colour: "red".to_owned(),
         nested: Some(Box::default()),
     };
-    let read = decode(ChannelName::new("news").unwrap(), &later.encode_to_vec()).unwrap();
+    let (read, stamp) = decode(ChannelName::new("news").unwrap(), &later.encode_to_vec()).unwrap();
+    assert_eq!(stamp, None);
     assert_eq!((read.data.as_ref(), read.time.get()), (b"1".as_slice(), 5));
 }
 
 #[test]
 fn a_later_reader_reads_what_this_version_writes() {
-    let read = Later::decode(encode(&message())).unwrap();
+    let read = Later::decode(encode(&message(), Some(Stamp { publisher: 9, count: 8 }))).unwrap();
     assert_eq!((read.time_ms, read.colour.as_str(), read.nested), (1_700_000_000_123, "", None));
 }
 
@@ -71,7 +80,7 @@ fn garbage_is_refused() {
     assert_eq!(decode(channel(), b"\xff\xff").unwrap_err(), Garbage::Protobuf);
     assert_eq!(decode(channel(), b"").unwrap_err(), Garbage::Data);
     for data in ["", "{", "1\n", "\"\u{1}\"", "1 2", "nul"] {
-        let payload = encode(&NewMessage { data: Bytes::from(data.to_owned()), ..message() });
+        let payload = encode(&NewMessage { data: Bytes::from(data.to_owned()), ..message() }, None);
         assert_eq!(decode(channel(), &payload).unwrap_err(), Garbage::Data, "{data:?}");
     }
     let broken = Later { data: Bytes::from_static(b"\"\xff\""), ..Later::default() };

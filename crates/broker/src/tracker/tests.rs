@@ -1,15 +1,14 @@
 use std::fmt::Write as _;
 
-use carillon_model::{ChannelName, UnixMillis};
-use proptest::prelude::*;
+use carillon_model::{ChannelName, NewMessage, UnixMillis};
 
 use super::*;
 
-fn message(offset: u64) -> NewMessage {
+fn message(offset: u64, version: u64) -> NewMessage {
     NewMessage {
         channel: ChannelName::new("news").unwrap(),
         event: None,
-        data: bytes::Bytes::from(offset.to_string()),
+        data: bytes::Bytes::from(format!("{offset}.{version}")),
         time: UnixMillis::new(0),
         user: None,
         exclude: Box::default(),
@@ -17,8 +16,20 @@ fn message(offset: u64) -> NewMessage {
     }
 }
 
-fn stored(offset: u64) -> Stored {
-    Stored { offset: Offset::new(offset), message: Some(message(offset)) }
+fn print(message: &NewMessage) -> Fingerprint {
+    Fingerprint::of(message.channel.as_str(), &message.data)
+}
+
+/// One of the messages that a stream may have at a place.
+fn stored(offset: u64, version: u64) -> Stored {
+    let message = message(offset, version);
+    Stored { offset: Offset::new(offset), print: print(&message), message: Some(message) }
+}
+
+/// Reads `12`, or `12'` for another message at the same place.
+fn told(word: &str) -> Stored {
+    let offset = word.trim_end_matches('\'');
+    stored(offset.parse().unwrap(), u64::try_from(word.len() - offset.len()).unwrap())
 }
 
 const SMALL: HeldLimits = HeldLimits { messages: 4, bytes: 1 << 20 };
@@ -28,20 +39,30 @@ fn range(text: &str) -> (u64, u64) {
     (first.parse().unwrap(), last.parse().unwrap())
 }
 
+/// Reads what is in a publication: its place, which must be where it stands, and which version it is.
+fn content(publication: &Publication) -> (u64, u64) {
+    let text = std::str::from_utf8(&publication.message.data).unwrap();
+    let (offset, version) = text.split_once('.').unwrap();
+    assert_eq!(offset, publication.position.unwrap().offset.to_string());
+    (offset.parse().unwrap(), version.parse().unwrap())
+}
+
 fn drain(tracker: &mut ShardTracker) -> String {
     let mut said = String::new();
     while let Some(effect) = tracker.next_effect() {
         match effect {
             Effect::Deliver(publication) => {
-                write!(said, " {}", publication.position.unwrap().offset).unwrap();
-                assert_eq!(publication.message.data, publication.position.unwrap().offset.to_string());
+                let (offset, version) = content(&publication);
+                write!(said, " {offset}{}", "'".repeat(version.try_into().unwrap())).unwrap();
             }
             Effect::Fetch { from, to } => write!(said, " fetch:{from}..{to}").unwrap(),
             Effect::Lost { position } => write!(said, " lost:{}", position.offset).unwrap(),
             Effect::Epoch(epoch) => {
                 write!(said, " epoch:{}", epoch.to_string().trim_start_matches('0')).unwrap()
             }
-            Effect::WentBack => said.push_str(" went-back"),
+            Effect::WentBack(epoch) => {
+                write!(said, " went-back:{}", epoch.to_string().trim_start_matches('0')).unwrap()
+            }
         }
     }
     said.trim().to_owned()
@@ -56,21 +77,29 @@ fn check(script: &str) {
         let (input, expected) = line.split_once("=>").unwrap();
         let mut words = input.split_whitespace();
         match words.next().unwrap() {
-            "live" => words.for_each(|word| tracker.handle_live(stored(word.parse().unwrap()))),
+            "live" => words.for_each(|word| tracker.handle_live(told(word))),
             "garbage" => {
                 let offset = Offset::new(words.next().unwrap().parse().unwrap());
-                tracker.handle_live(Stored { offset, message: None });
+                tracker.handle_live(Stored { offset, print: Fingerprint::of("garbage", b""), message: None });
             }
             "asked" => tracker.handle_asked(),
+            "witnesses" => {
+                let places: Vec<_> = tracker.witnesses().map(|place| place.to_string()).collect();
+                assert_eq!(places.join(" "), expected.trim(), "{line}");
+                continue;
+            }
             "tail" => {
                 let epoch = Epoch::from_bits(words.next().unwrap().parse().unwrap());
                 let (first, last) = range(words.next().unwrap());
-                let tail = Tail { epoch, first: Offset::new(first), last: Offset::new(last) };
-                tracker.handle_tail(tail, now);
+                let kept = words.next().map(told).map(|stored| (stored.offset, stored.print));
+                tracker.handle_tail(
+                    Tail { epoch, first: Offset::new(first), last: Offset::new(last), kept },
+                    now,
+                );
             }
             "fetched" => {
                 let upto = words.next().unwrap().parse().unwrap();
-                let messages = words.map(|word| stored(word.parse().unwrap())).collect();
+                let messages = words.map(told).collect();
                 tracker.handle_fetched(Offset::new(upto), messages);
             }
             "failed" => tracker.handle_fetch_failed(now),
@@ -300,7 +329,7 @@ fn a_stream_that_went_back_twice_is_reported_until_its_epoch_changes() {
         asked             =>
         tail 7 1..8       =>
         asked             =>
-        tail 7 1..9       => went-back
+        tail 7 1..9       => went-back:7
         asked             =>
         tail 9 1..9       => epoch:9 lost:9
         live 10           => 10
@@ -323,177 +352,195 @@ fn a_tail_from_before_the_feed_went_on_is_not_a_step_back() {
     );
 }
 
-/// What happens to the feed at one step of the simulation.
-#[derive(Clone, Copy, Debug)]
-enum Step {
-    /// A message is stored and comes.
-    Pass,
-    /// A message is stored and never comes.
-    Drop,
-    /// A message is stored and comes after the next one that passes.
-    Delay,
-    /// An earlier message comes again.
-    Repeat(usize),
-    /// The oldest message that is kept is dropped.
-    Expire,
-    /// The fetch in flight is answered up to so many of its messages.
-    Answer(u64),
-    /// The fetch in flight fails.
-    Fail,
-    /// The tail is polled.
-    Poll,
-    /// The link was away.
-    Interrupt,
-    /// The stream is made anew.
-    Recreate,
+#[test]
+fn a_rollback_that_was_overtaken_is_seen_in_the_feed() {
+    check(
+        "
+        tail 7 1..10      => epoch:7
+        live 11 12        => 11 12
+        live 12 11        =>
+        live 11'          => went-back:7
+        live 12' 13' 14'  =>
+        settled           => false
+        tail 7 1..14 14'  => went-back:7
+        tail 8 1..14 14'  => epoch:8 lost:14
+        live 14' 15'      => 15'
+        settled           => true
+        ",
+    );
 }
 
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        8 => Just(Step::Pass),
-        3 => Just(Step::Drop),
-        2 => Just(Step::Delay),
-        2 => (0..100_usize).prop_map(Step::Repeat),
-        1 => Just(Step::Expire),
-        4 => (1..6_u64).prop_map(Step::Answer),
-        1 => Just(Step::Fail),
-        2 => Just(Step::Poll),
-        1 => Just(Step::Interrupt),
-        1 => Just(Step::Recreate),
-    ]
+#[test]
+fn a_rollback_that_was_overtaken_is_seen_after_an_interruption() {
+    check(
+        "
+        tail 7 1..10      => epoch:7
+        live 11 12        => 11 12
+        interrupted       =>
+        live 13'          =>
+        witnesses         => 12 11
+        tail 7 1..13 12'  => went-back:7
+        live 14'          =>
+        tail 8 1..14 14'  => epoch:8 lost:14
+        live 15'          => 15'
+        ",
+    );
 }
 
-/// The stream as it is stored, and a reader that believes the contract.
-struct World {
-    tracker: ShardTracker,
-    now: Instant,
-    epoch: u64,
-    first: u64,
-    last: u64,
-    delayed: Vec<u64>,
-    fetch: Option<(u64, u64)>,
-    reader: Option<Position>,
+#[test]
+fn a_rollback_of_the_same_length_is_seen_after_an_interruption() {
+    check(
+        "
+        tail 7 1..10 10   => epoch:7
+        interrupted       =>
+        tail 7 1..10 10   =>
+        settled           => true
+        live 11           => 11
+        interrupted       =>
+        tail 7 1..11 11'  => went-back:7
+        tail 8 1..11 11'  => epoch:8 lost:11
+        ",
+    );
 }
 
-impl World {
-    fn new() -> Self {
-        let now = carillon_tasks::clock::now();
-        let tracker = ShardTracker::new(SMALL);
-        Self { tracker, now, epoch: 1, first: 1, last: 0, delayed: vec![], fetch: None, reader: None }
-    }
-
-    fn play(&mut self, step: Step) {
-        match step {
-            Step::Pass => {
-                self.last += 1;
-                self.tracker.handle_live(stored(self.last));
-                for late in std::mem::take(&mut self.delayed) {
-                    self.tracker.handle_live(stored(late));
-                }
-            }
-            Step::Drop => self.last += 1,
-            Step::Delay => {
-                self.last += 1;
-                self.delayed.push(self.last);
-            }
-            Step::Repeat(back) => {
-                let offset = self.last.saturating_sub(u64::try_from(back).unwrap());
-                if offset >= 1 && !self.delayed.contains(&offset) {
-                    self.tracker.handle_live(stored(offset));
-                }
-            }
-            Step::Expire => self.first = (self.first + 1).min(self.last + 1),
-            Step::Answer(count) => self.answer(count),
-            Step::Fail => {
-                if self.fetch.take().is_some() {
-                    self.tracker.handle_fetch_failed(self.now);
-                }
-            }
-            Step::Poll => self.poll(),
-            Step::Interrupt => self.tracker.handle_interrupted(),
-            // Before the first tail nothing tells one life from another; a node starts in one life.
-            Step::Recreate if self.reader.is_none() => {}
-            Step::Recreate => {
-                (self.epoch, self.first, self.last) = (self.epoch + 1, 1, 0);
-                self.delayed.clear();
-                // The feed of a new life is only heard after the tail was asked for in this simulation.
-                self.poll();
-            }
-        }
-        self.now += Duration::from_millis(100);
-        if self.tracker.next_deadline().is_some_and(|at| at <= self.now) {
-            self.tracker.handle_timeout(self.now);
-        }
-        self.read();
-    }
-
-    fn answer(&mut self, count: u64) {
-        let Some((from, to)) = self.fetch.take() else { return };
-        let upto = to.min(from + count - 1);
-        let messages = (from.max(self.first)..=upto.min(self.last)).map(stored).collect();
-        self.tracker.handle_fetched(Offset::new(upto), messages);
-    }
-
-    fn poll(&mut self) {
-        self.tracker.handle_asked();
-        let epoch = Epoch::from_bits(self.epoch);
-        let tail = Tail { epoch, first: Offset::new(self.first), last: Offset::new(self.last) };
-        self.tracker.handle_tail(tail, self.now);
-    }
-
-    fn read(&mut self) {
-        while let Some(effect) = self.tracker.next_effect() {
-            match effect {
-                Effect::Deliver(publication) => {
-                    let position = publication.position.unwrap();
-                    let reader = self.reader.expect("an epoch comes first");
-                    assert_eq!(position, Position { offset: reader.offset.next(), ..reader });
-                    assert_eq!(publication.message.data, position.offset.to_string());
-                    self.reader = Some(position);
-                }
-                Effect::Lost { position } => {
-                    let reader = self.reader.expect("an epoch comes first");
-                    assert_eq!(position.epoch, reader.epoch);
-                    assert!(position.offset >= reader.offset, "{position} after {reader}");
-                    self.reader = Some(position);
-                }
-                Effect::Epoch(epoch) => {
-                    let offset = if self.reader.is_none() { Offset::new(self.last) } else { Offset::ZERO };
-                    self.reader = Some(Position { epoch, offset });
-                }
-                Effect::Fetch { from, to } => {
-                    assert!(from <= to && to.get() - from.get() < FETCH_MAX);
-                    self.fetch = Some((from.get(), to.get()));
-                }
-                Effect::WentBack => panic!("this stream never goes back"),
-            }
-        }
-        assert!(self.tracker.held.len() <= SMALL.messages + 6, "what is held is bounded");
-        let held: usize = self.tracker.held.values().map(|message| cost(message.as_ref())).sum();
-        assert_eq!(held, self.tracker.held_bytes);
-    }
+#[test]
+fn an_older_witness_speaks_when_the_newest_is_not_kept() {
+    check(
+        "
+        tail 7 1..10 10          => epoch:7
+        live 11 12 13 14 15      => 11 12 13 14 15
+        witnesses                => 15 14 12
+        interrupted              =>
+        tail 7 1..15 12'         => went-back:7
+        ",
+    );
 }
 
-proptest! {
-    #[test]
-    fn everything_is_delivered_once_and_in_order_or_said_to_be_lost(
-        steps in prop::collection::vec(step(), 0..200)
-    ) {
-        let mut world = World::new();
-        for step in steps {
-            world.play(step);
-        }
-        world.play(Step::Poll);
-        for _ in 0..100 {
-            world.play(Step::Answer(5));
-        }
-        world.play(Step::Poll);
-        for _ in 0..100 {
-            world.play(Step::Answer(5));
-        }
-        let tail = Position { epoch: Epoch::from_bits(world.epoch), offset: Offset::new(world.last) };
-        prop_assert_eq!(world.reader, Some(tail));
-        prop_assert_eq!(world.tracker.position(), Some(tail));
-        prop_assert!(world.tracker.is_settled());
-    }
+#[test]
+fn nothing_is_delivered_after_an_interruption_before_the_tail_was_asked_for() {
+    check(
+        "
+        tail 7 1..10      => epoch:7
+        live 11           => 11
+        interrupted       =>
+        live 12 13        =>
+        tail 7 1..13 11   => 12 13
+        settled           => true
+        ",
+    );
 }
+
+#[test]
+fn what_was_held_before_an_interruption_is_fetched_again() {
+    check(
+        "
+        tail 7 1..10              => epoch:7
+        live 12 13                => fetch:11..11
+        interrupted               =>
+        failed                    =>
+        asked                     =>
+        tail 7 1..14 10           =>
+        at 500                    => fetch:11..14
+        fetched 14 11 12' 13' 14' => 11 12' 13' 14'
+        ",
+    );
+}
+
+#[test]
+fn a_tail_before_what_was_only_heard_is_a_step_back() {
+    check(
+        "
+        tail 7 1..10      => epoch:7
+        live 13           => fetch:11..12
+        interrupted       =>
+        asked             =>
+        tail 7 1..11 10   =>
+        settled           => false
+        asked             =>
+        tail 7 1..11 10   => went-back:7
+        tail 8 1..11 11   => epoch:8 lost:11
+        ",
+    );
+}
+
+#[test]
+fn what_is_held_must_be_the_same_too() {
+    check(
+        "
+        tail 7 1..10      => epoch:7
+        live 12           => fetch:11..11
+        live 12'          => went-back:7
+        fetched 11 11     =>
+        live 11           =>
+        tail 8 1..12      => epoch:8 lost:12
+        ",
+    );
+    check(
+        "
+        tail 7 1..10          => epoch:7
+        live 14               => fetch:11..13
+        live 12               =>
+        fetched 13 11 12' 13  => went-back:7
+        ",
+    );
+}
+
+#[test]
+fn two_lives_before_the_first_tail_are_forgotten() {
+    check(
+        "
+        live 11 12        =>
+        live 11'          =>
+        live 12'          =>
+        tail 7 1..11 11'  => epoch:7 12'
+        live 13'          => 13'
+        ",
+    );
+}
+
+#[test]
+fn an_epoch_that_was_left_does_not_come_back() {
+    check(
+        "
+        tail 7 1..10      => epoch:7
+        tail 8 1..5       => epoch:8 lost:5
+        live 6            => 6
+        interrupted       =>
+        tail 7 1..10      => went-back:7
+        live 7            =>
+        tail 8 1..10      => went-back:8
+        tail 9 1..10      => epoch:9 lost:10
+        settled           => true
+        ",
+    );
+}
+
+#[test]
+fn a_purge_of_what_was_delivered_loses_nothing() {
+    check(
+        "
+        tail 7 1..10 10   => epoch:7
+        live 11 12        => 11 12
+        tail 7 13..12     =>
+        live 13           => 13
+        interrupted       =>
+        tail 7 14..13     =>
+        settled           => true
+        live 14           => 14
+        ",
+    );
+}
+
+#[test]
+fn a_purge_of_what_was_missed_is_a_loss() {
+    check(
+        "
+        tail 7 1..10 10   => epoch:7
+        tail 7 13..12     =>
+        at 500            => lost:12
+        live 13           => 13
+        ",
+    );
+}
+
+mod simulation;

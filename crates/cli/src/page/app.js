@@ -107,14 +107,17 @@ const connection = new Connection(`ws://${location.host}`, {
     // What has not changed is not read out again.
     if (at('state').textContent !== words) at('state').textContent = words;
     at('connect').textContent = { waiting: 'Connect now', stopped: 'Connect' }[name] ?? 'Disconnect';
-    if (name === 'connected' && away) {
-      messages.add({ notice: 'Connected again. What was published in between is not shown.' });
-    }
+    if (name === 'connected' && away) messages.add({ notice: 'Connected again.' });
     away = name !== 'connected' && (away || name !== 'connecting');
   },
   frame: (direction, text) => frames.add({ direction, text, moment: new Date() }),
   message: arrive,
   lost: channel => messages.add({ notice: `Messages of ${channel} were lost and cannot be brought back.` }),
+  missed: (channel, count) => messages.add({
+    notice: count
+      ? `${channel}: ${count} that ${count === 1 ? 'was' : 'were'} published in between.`
+      : `${channel}: what was published in between cannot be had any more.`,
+  }),
   // Many may change at once: they are drawn once.
   channels: all => { drawing ||= requestAnimationFrame(() => draw(all)); },
 });

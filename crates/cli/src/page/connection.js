@@ -23,8 +23,8 @@ export function unnameable(text) {
   return /[\p{Cc}\p{Cs}]/u.test(text) ? 'a channel name cannot contain control characters' : '';
 }
 
-const TEXTS = ['type', 'channel', 'id', 'event', 'message'];
-const NUMBERS = ['ref', 'ping', 'time', 'retry_after_ms'];
+const TEXTS = ['type', 'channel', 'id', 'event', 'message', 'position', 'reason'];
+const NUMBERS = ['ref', 'ping', 'time', 'retry_after_ms', 'replayed'];
 
 // Returns a frame of the protocol, or nothing where it is none: whoever answers here need not be a gateway.
 function read(text) {
@@ -52,7 +52,8 @@ export class Connection {
   #retry = 0;
   #reference = 0;
 
-  // `on` has: state(name, words), frame(direction, text), message(frame, text), lost(channel), channels(map).
+  // `on` has: state(name, words), frame(direction, text), message(frame, text), lost(channel), channels(map), and
+  // missed(channel, count): what was missed follows, or cannot be had when there is no count.
   constructor(url, on) {
     this.#url = url;
     this.#on = on;
@@ -79,7 +80,8 @@ export class Connection {
   join(channel) {
     if (this.#channels.has(channel)) return;
     const why = unnameable(channel);
-    this.#channels.set(channel, { state: why ? 'refused' : 'waiting', why });
+    // `since`: the last place in the channel that is known here; what follows it is asked for.
+    this.#channels.set(channel, { state: why ? 'refused' : 'waiting', why, since: undefined });
     if (!why) this.#subscribe(channel);
     this.#on.channels(this.#channels);
   }
@@ -106,7 +108,7 @@ export class Connection {
   // One frame a channel: a name that is refused then stands in nobody's way.
   #subscribe(channel) {
     const ref = this.#reference + 1;
-    if (!this.#say({ type: 'subscribe', channel, ref })) return;
+    if (!this.#say({ type: 'subscribe', channel, ref, since: this.#channels.get(channel)?.since })) return;
     this.#reference = ref;
     this.#asked.set(ref, channel);
   }
@@ -117,13 +119,26 @@ export class Connection {
     if (!frame) return;
     if (frame.type === 'welcome') this.#welcome(frame);
     this.#listen(this.#silenceMs || PONG_MS);
+    if (frame.type === 'message') this.#reach(frame.channel, frame.id);
+    else if (frame.type === 'subscribed' || frame.type === 'gap') this.#reach(frame.channel, frame.position);
     if (frame.type === 'message') this.#on.message(frame, text);
-    else if (frame.type === 'subscribed') this.#set(frame, 'listening', '');
+    else if (frame.type === 'subscribed') this.#join(frame);
     else if (frame.type === 'unsubscribed' && frame.code) this.#set(frame, 'refused', frame.message);
     else if (frame.type === 'error') this.#set(frame, 'refused', frame.message);
     else if (frame.type === 'gap') this.#on.lost(frame.channel);
     else if (frame.type === 'ping') this.#say({ type: 'ping' });
     else if (frame.type === 'goodbye') this.#goodbye = frame;
+  }
+
+  #reach(channel, since) {
+    const known = this.#channels.get(channel);
+    if (known && since) this.#channels.set(channel, { ...known, since });
+  }
+
+  #join(frame) {
+    this.#set(frame, 'listening', '');
+    if (frame.recovered === false) this.#on.missed(frame.channel);
+    else if (frame.replayed > 0) this.#on.missed(frame.channel, frame.replayed);
   }
 
   #welcome(frame) {
@@ -139,14 +154,14 @@ export class Connection {
     this.#asked.delete(frame.ref);
     // It may have been left while the answer was on its way.
     if (!this.#channels.has(channel)) return;
-    this.#channels.set(channel, { state, why });
+    this.#channels.set(channel, { ...this.#channels.get(channel), state, why });
     this.#on.channels(this.#channels);
   }
 
   // A name that was refused would be refused again.
   #pause() {
-    for (const [channel, { state }] of this.#channels) {
-      if (state !== 'refused') this.#channels.set(channel, { state: 'waiting', why: '' });
+    for (const [channel, known] of this.#channels) {
+      if (known.state !== 'refused') this.#channels.set(channel, { ...known, state: 'waiting', why: '' });
     }
     this.#on.channels(this.#channels);
   }

@@ -26,6 +26,7 @@ fn nats(reader: &mut Reader, used: bool) -> Option<Nats> {
     let credentials = credentials(reader);
     let prefix = prefix(reader);
     let replicas = replicas(reader);
+    let recent_max_bytes = reader.size("broker.nats.recent_max");
     let tls = reader.flag("broker.nats.tls");
     let ca_file = reader.file("broker.nats.ca_file");
     let insecure = reader.flag("broker.nats.insecure");
@@ -34,6 +35,7 @@ fn nats(reader: &mut Reader, used: bool) -> Option<Nats> {
         credentials: credentials?,
         prefix: prefix?,
         replicas: replicas?,
+        recent_max_bytes: recent_max_bytes?,
         tls: tls?,
         ca_file,
     };

@@ -6,6 +6,8 @@
 
 use std::{net::SocketAddr, num::NonZeroUsize, thread::available_parallelism};
 
+use carillon_auth::Origins;
+
 use crate::{
     config::{Admin, Api, Client, Node, Public},
     reader::Reader,
@@ -67,6 +69,7 @@ pub(super) fn client(reader: &mut Reader) -> Option<Client> {
     let channels_max = reader.count("client.channels_max");
     let outbox_max_bytes = reader.size("client.outbox_max");
     let connection_age_max = reader.duration("client.connection_age_max");
+    let allowed_origins = origins(reader, "client.allowed_origins");
     Some(Client {
         heartbeat: heartbeat?,
         pong_timeout: pong_timeout?,
@@ -74,7 +77,14 @@ pub(super) fn client(reader: &mut Reader) -> Option<Client> {
         channels_max: channels_max?,
         outbox_max_bytes: outbox_max_bytes?,
         connection_age_max: connection_age_max?,
+        allowed_origins: allowed_origins?,
     })
+}
+
+fn origins(reader: &mut Reader, path: &str) -> Option<Origins> {
+    let texts = reader.texts(path)?;
+    let read = Origins::read(&texts).map_err(|(text, fault)| format!("`{text}` {fault}"));
+    read.map_err(|fault| reader.fault(path, fault)).ok()
 }
 
 pub(super) fn node(reader: &mut Reader) -> Option<Node> {

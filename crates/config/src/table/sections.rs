@@ -152,6 +152,14 @@ pub(crate) static SECTIONS: &[Section] = &[
                 "Age at which a client is asked to connect again at once, less a random part of up to a fifth, so that \
                  new nodes fill. Does nothing with the embedded broker: there is no other node to move to.",
             ),
+            key(
+                "allowed_origins",
+                Texts { max: 100 },
+                Is("*"),
+                "Websites whose pages may connect, such as `https://example.com` or, by whole labels, \
+                 `https://*.example.com`; `*` alone allows all. Others get 403. Clients that are no browsers name no \
+                 website and are not held back by this.",
+            ),
         ],
     },
     Section {
@@ -283,6 +291,13 @@ pub(crate) static SECTIONS: &[Section] = &[
                 count(1, 3),
                 Is("3"),
                 "Copies of every stream: 1 or 3, at most as many as there are servers.",
+            ),
+            key(
+                "recent_max",
+                size(MIB, 4096 * MIB),
+                Is("64MiB"),
+                "Memory for the last two minutes of all channels with history, from which clients that come back are \
+                 served without a question to NATS.",
             ),
             key("tls", Flag, Is("false"), "Whether every server must encrypt, also one that is `nats://`."),
             key(

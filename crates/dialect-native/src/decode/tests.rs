@@ -78,6 +78,7 @@ fn unknown_types_and_missing_features_differ() {
 
 #[test]
 fn since_has_a_grammar() {
+    let since = |text| Place::read(text).map(|place| place.of(&name("a")).unwrap());
     assert_eq!(since("$"), Ok(Since::Now));
     assert_eq!(since("0"), Ok(Since::Oldest));
     assert_eq!(since("-10"), Ok(Since::Last(10)));
@@ -86,5 +87,38 @@ fn since_has_a_grammar() {
         ["", "-", "@", "-x", "-+1", "-4294967296", "@18446744073709551616", "yesterday", "1", "abcd12-"]
     {
         assert!(since(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn a_cursor_gives_each_channel_its_own_place() {
+    let mut cursor = Cursor::default();
+    cursor.stand(&name("a"), "abcd12-9".parse().unwrap());
+    let text = cursor.text();
+    let wanted = |channel: &str, since| Wanted { channel: name(channel), since };
+    let after = Since::After("abcd12-9".parse().unwrap());
+    let frame = |since: &str| {
+        format!(
+            r#"{{"type":"subscribe","channels":["a","b",{{"channel":"c","since":"0"}}],"since":"{since}"}}"#
+        )
+    };
+    let channels = vec![wanted("a", after), wanted("b", Since::Now), wanted("c", Since::Oldest)];
+    assert_eq!(command(&frame(&text)), Ok(Command::Subscribe { channels, reference: None }));
+    let (code, _, message) = refused(&frame(text.strip_suffix(char::is_alphanumeric).unwrap_or("c1.")));
+    assert_eq!(code, ErrorCode::BadRequest);
+    assert!(message.contains("a cursor as it was sent"), "{message}");
+}
+
+#[test]
+fn a_body_names_channels_and_a_token() {
+    let named = named(r#"{"channels":["a",{"channel":"b","since":"0"}],"token":"t","unknown":1}"#).unwrap();
+    assert_eq!(named.channels, [(name("a"), None), (name("b"), Some(Since::Oldest))]);
+    assert_eq!(named.token.as_deref(), Some("t"));
+    let none = super::named("{}").unwrap();
+    assert_eq!((none.channels, none.token), (vec![], None));
+    for bad in ["", "[]", r#"{"channels":"a"}"#, r#"{"channels":[""]}"#, r#"{"channels":["a"],"since":"x"}"#]
+    {
+        let refusal = super::named(bad).expect_err(bad);
+        assert!(refusal.code == ErrorCode::BadRequest && refusal.message.len() < 300, "{refusal:?}");
     }
 }

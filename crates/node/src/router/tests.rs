@@ -42,6 +42,21 @@ fn waiting(router: &Router) -> Vec<usize> {
     router.mailboxes.iter().map(|mailbox| mailbox.len()).collect()
 }
 
+/// Takes a worker's mail, which must be word of gaps: the channels, in order, and up to which offset.
+fn gaps(router: &Router, worker: usize) -> Vec<(String, Option<u64>)> {
+    let mut mail = Vec::new();
+    router.mailboxes[worker].take(&mut mail, 10);
+    let told = mail.iter().map(|mail| match mail {
+        Mail::Missed(channel, position, _) => {
+            (channel.as_str().to_owned(), position.map(|position| position.offset.get()))
+        }
+        Mail::Deliver(_) | Mail::Accepted(..) | Mail::Drain(_) | Mail::Cut => panic!("{mail:?}"),
+    });
+    let mut told: Vec<_> = told.collect();
+    told.sort();
+    told
+}
+
 #[test]
 fn a_publication_goes_once_to_each_worker_that_wants_it() {
     let router = router(3);
@@ -86,16 +101,32 @@ fn a_loss_concerns_the_wanted_channels_of_its_shard_and_class() {
         shard: Shard::of(&lossy),
         position: Position { epoch: Epoch::from_bits(1), offset: Offset::new(7) },
     });
-    let mut mail = Vec::new();
-    router.mailboxes[0].take(&mut mail, 10);
-    let told: Vec<_> = mail
-        .iter()
-        .map(|mail| match mail {
-            Mail::Missed(channel, ..) => channel.as_str(),
-            Mail::Deliver(_) | Mail::Accepted(..) | Mail::Drain(_) | Mail::Cut => panic!("{mail:?}"),
-        })
-        .collect();
-    assert_eq!(told, ["news"]);
+    assert_eq!(gaps(&router, 0), [("news".to_owned(), Some(7))]);
+}
+
+#[test]
+fn a_loss_of_live_messages_concerns_the_wanted_live_channels_of_its_shards() {
+    let router = router(2);
+    let in_shard = |pattern: &str, index| {
+        let names = (0..).map(|n| ChannelName::any(&pattern.replace('#', &n.to_string())).unwrap());
+        names.into_iter().find(|c| Shard::of(c).index() == index).unwrap()
+    };
+    let (live, user) = (in_shard("live.#", 3), in_shard("$user:#", 3));
+    for channel in [&live, &user, &in_shard("news.#", 3), &in_shard("live.#", 4)] {
+        router.interest.add(channel, 0);
+    }
+    let other = in_shard("live.#", 5);
+    router.interest.add(&other, 1);
+    let shards: Vec<_> = Shard::all().filter(|shard| matches!(shard.index(), 3 | 5)).collect();
+    router.lost_live(&shards);
+    let mut expected = [(live.as_str().to_owned(), None), (user.as_str().to_owned(), None)];
+    expected.sort();
+    assert_eq!(gaps(&router, 0), expected);
+    assert_eq!(gaps(&router, 1), [(other.as_str().to_owned(), None)]);
+    // Each loss is told once; one that nothing separates from the last is the same to a subscriber.
+    router.lost_live(&shards);
+    router.lost_live(&shards);
+    assert_eq!(gaps(&router, 1).len(), 1);
 }
 
 #[tokio::test]

@@ -1,0 +1,377 @@
+//! The requests of one socket.
+//!
+//! **Lives here:** which path leads where, what must be right before a conversation begins, what the socket becomes.
+//! **Called by:** `door`.
+//! **Must not know:** what was read when: that is the library's part.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::pending,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use carillon_dialect_native::{Named, Native, named};
+use carillon_model::{ErrorCode, Form, Refusal};
+use carillon_node::{Opening, Place, Worker};
+use carillon_session::{Dialect as _, Push, Wanted};
+use carillon_tasks::clock;
+use carillon_telemetry::metric;
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::{
+    Method, Request, Response,
+    body::{Body as _, Incoming},
+    header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, SEC_WEBSOCKET_PROTOCOL},
+};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
+
+use crate::{
+    cors::{Cors, foreign, preflight},
+    door::DoorConfig,
+    event,
+    poll::{SETTLE_PATIENCE, poll},
+    problem::{Answer, method, not_a_websocket, problem, with},
+    request::{self, Query, bad},
+    stream::StreamLink,
+    websocket::WebSocketLink,
+};
+
+/// A socket whose requests led nowhere after so many times the handshake's timeout is given up.
+const TIMEOUTS: u32 = 2;
+
+/// A client that takes the answer to a poll more slowly than this, in bytes a second, is given up.
+const TAKES_LEAST: u64 = 32 * 1024;
+
+/// Largest body of a request that names channels.
+const BODY_MAX_BYTES: usize = 64 * 1024;
+
+/// Most channels of a client whose place in all of them is one text.
+const CHANNELS_MAX: usize = 200;
+
+/// The paths of those who only listen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Endpoint {
+    Events,
+    Lines,
+    Poll,
+}
+
+impl Endpoint {
+    fn at(path: &str) -> Option<Self> {
+        match path {
+            "/v1/sse" => Some(Self::Events),
+            "/v1/stream" => Some(Self::Lines),
+            "/v1/poll" => Some(Self::Poll),
+            _ => None,
+        }
+    }
+
+    /// Returns what metrics call it.
+    const fn transport(self) -> &'static str {
+        match self {
+            Self::Events => "sse",
+            Self::Lines => "stream",
+            Self::Poll => "poll",
+        }
+    }
+
+    const fn methods(self) -> &'static str {
+        match self {
+            Self::Events | Self::Lines => "GET, POST, OPTIONS",
+            Self::Poll => "GET, OPTIONS",
+        }
+    }
+}
+
+/// What a socket becomes.
+enum Becomes {
+    WebSocket(Opening),
+    Stream(Opening, Form, Cors),
+}
+
+/// One socket and its requests.
+pub(crate) struct Visit {
+    worker: Rc<Worker>,
+    config: Arc<DoorConfig>,
+    place: Place,
+    /// When the socket was accepted, or the last request answered.
+    began: Cell<Instant>,
+    deadline: Cell<Instant>,
+    /// It got what it came for: what it does later is no failed handshake.
+    served: Cell<bool>,
+    becomes: RefCell<Option<Becomes>>,
+}
+
+impl Visit {
+    pub(crate) fn new(worker: Rc<Worker>, config: Arc<DoorConfig>, place: Place) -> Self {
+        let now = clock::now();
+        let visit = Self {
+            worker,
+            config,
+            place,
+            began: Cell::new(now),
+            deadline: Cell::new(now),
+            served: Cell::new(false),
+            becomes: RefCell::default(),
+        };
+        visit.give(Duration::ZERO);
+        visit
+    }
+
+    /// Returns when the socket is given up.
+    pub(crate) fn deadline(&self) -> tokio::time::Instant {
+        self.deadline.get().into()
+    }
+
+    /// Gives the socket as long as any has, and some more.
+    fn give(&self, more: Duration) {
+        let time = self.config.handshake_timeout.saturating_mul(TIMEOUTS).saturating_add(more);
+        let now = clock::now();
+        self.deadline.set(now.checked_add(time).unwrap_or(now));
+    }
+
+    /// Says whether the last request is answered by a stream.
+    pub(crate) fn is_stream(&self) -> bool {
+        matches!(*self.becomes.borrow(), Some(Becomes::Stream(..)))
+    }
+
+    /// Says whether a request led somewhere.
+    pub(crate) const fn was_served(&self) -> bool {
+        self.served.get()
+    }
+
+    /// Gives the socket to the worker, with what was read past the request, or back if nothing more is to be done.
+    pub(crate) fn open(&self, socket: TcpStream, early: Bytes) -> Option<TcpStream> {
+        match self.becomes.take() {
+            None => return Some(socket),
+            Some(Becomes::WebSocket(opening)) => {
+                self.shake("websocket");
+                let link = WebSocketLink::new(socket, early, self.config.frame_max_bytes);
+                self.worker.open(Box::new(link), opening, self.place.clone());
+            }
+            Some(Becomes::Stream(opening, form, cors)) => {
+                self.shake(if form == Form::NativeLine { "stream" } else { "sse" });
+                let link = StreamLink::new(socket, form, &joined(&opening), &cors);
+                self.worker.open(Box::new(link), opening, self.place.clone());
+            }
+        }
+        None
+    }
+
+    /// Notes that a handshake is over.
+    fn shake(&self, transport: &'static str) {
+        let took = clock::now().saturating_duration_since(self.began.get());
+        metric::HANDSHAKE_DURATION.histogram(&[("transport", transport)]).record(took.as_secs_f64());
+    }
+
+    /// Answers a request. One that is answered by a stream gets no answer here: whoever drives this takes the socket.
+    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Answer {
+        let path = request.uri().path();
+        if let Some(endpoint) = Endpoint::at(path) {
+            return self.listen(endpoint, request).await;
+        }
+        match (request.method(), path) {
+            (&Method::GET, "/v1/ws") => self.upgrade(&request),
+            (_, "/v1/ws") => method("a WebSocket begins with GET", "GET"),
+            (_, path) if is_publishing(path) => {
+                let message = "this is the listener for clients; publishing is on the api listener (port 8001 by default)";
+                problem(&Refusal::new(ErrorCode::NotFound, message))
+            }
+            (asked, path) => {
+                if let Some(file) = self.config.page.as_ref().and_then(|page| page.get(path)) {
+                    return match request::foreign_host(request.headers()) {
+                        Some(host) => problem(&foreign(&host)),
+                        None if matches!(*asked, Method::GET | Method::HEAD) => file,
+                        None => method("this is a file to GET", "GET, HEAD"),
+                    };
+                }
+                let shown: String = path.chars().take(64).collect();
+                let message = format!(
+                    "nothing is at `{shown}`; clients connect to /v1/ws, or listen at /v1/sse, /v1/stream or /v1/poll"
+                );
+                problem(&Refusal::new(ErrorCode::NotFound, message))
+            }
+        }
+    }
+
+    fn upgrade(&self, request: &Request<Incoming>) -> Answer {
+        let headers = request.headers();
+        let mut response = match create_response_with_body(request, Full::<Bytes>::default) {
+            Ok(response) => response,
+            Err(fault) => {
+                reject("websocket", "bad_request");
+                return not_a_websocket(headers, &fault.to_string());
+            }
+        };
+        let development = self.config.page.is_some();
+        // Names that lead here are no matter: a browser says with every handshake from where it comes.
+        if let Some(origin) = request::foreign_origin(headers).filter(|_| development) {
+            reject("websocket", "denied");
+            // A browser does not show the answer to anybody.
+            tracing::warn!(origin, "a website of another machine was refused: this is development mode");
+            return problem(&foreign(&origin));
+        }
+        if let Err(refusal) = Cors::check(headers, &self.config.origins, false) {
+            reject("websocket", "denied");
+            return problem(&refusal);
+        }
+        if let Some(chosen) = request::chosen_subprotocol(headers)
+            && let Ok(value) = HeaderValue::from_str(&chosen)
+        {
+            response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, value);
+        }
+        *self.becomes.borrow_mut() = Some(Becomes::WebSocket(request::opening(request.uri(), headers)));
+        response
+    }
+
+    async fn listen(&self, endpoint: Endpoint, request: Request<Incoming>) -> Answer {
+        let transport = endpoint.transport();
+        let cors = match Cors::check(request.headers(), &self.config.origins, self.config.page.is_some()) {
+            Ok(cors) => cors,
+            Err(refusal) => {
+                reject(transport, "denied");
+                return problem(&refusal);
+            }
+        };
+        let answer = match *request.method() {
+            Method::OPTIONS => Ok(preflight(endpoint.methods())),
+            Method::POST if endpoint != Endpoint::Poll => self.begin(endpoint, request, &cors).await,
+            Method::GET => self.begin(endpoint, request, &cors).await,
+            _ => Ok(method("this is an endpoint to GET", endpoint.methods())),
+        };
+        let answer = answer.unwrap_or_else(|refusal| {
+            reject(transport, reason(refusal.code));
+            if endpoint == Endpoint::Events && refusal.code.is_retryable() {
+                passing_trouble(refusal)
+            } else {
+                problem(&refusal)
+            }
+        });
+        cors.apply(answer)
+    }
+
+    /// Begins to listen. A stream that begins is not answered here.
+    async fn begin(
+        &self,
+        endpoint: Endpoint,
+        request: Request<Incoming>,
+        cors: &Cors,
+    ) -> Result<Answer, Refusal> {
+        let (head, body) = request.into_parts();
+        let named =
+            if head.method == Method::POST { Some(body_of(&head.headers, body).await?) } else { None };
+        let query = Query::of(&head.uri);
+        let opening = request::listening(&query, &head.headers, named);
+        if endpoint != Endpoint::Lines && opening.wanted.len() > CHANNELS_MAX {
+            let message = format!(
+                "a client that only listens has at most {CHANNELS_MAX} channels here; a WebSocket or /v1/stream has more"
+            );
+            return Err(Refusal::new(ErrorCode::LimitExceeded, message));
+        }
+        // Read before anything is joined.
+        let form = match endpoint {
+            Endpoint::Lines => Form::NativeLine,
+            Endpoint::Poll => Form::NativePoll,
+            Endpoint::Events if query.is_raw()? => Form::NativeSseRaw,
+            // The publication's own id is the place of a client that has no other channel.
+            Endpoint::Events if opening.wanted.len() == 1 => Form::NativeSse,
+            Endpoint::Events => Form::NativeSseBare,
+        };
+        if endpoint != Endpoint::Poll {
+            self.worker.screen(&opening, &self.place)?;
+            *self.becomes.borrow_mut() = Some(Becomes::Stream(opening, form, cors.clone()));
+            return pending().await;
+        }
+        let wish = query.wish(&head.headers)?;
+        self.worker.screen(&opening, &self.place)?;
+        self.shake(endpoint.transport());
+        let (link, waiting) = poll(&joined(&opening), wish);
+        self.give(wish.timeout.max(SETTLE_PATIENCE));
+        self.worker.open(Box::new(link), opening, self.place.clone());
+        let answer = waiting.answer().await;
+        self.served.set(true);
+        self.began.set(clock::now());
+        let bytes = answer.body().size_hint().lower();
+        self.give(Duration::from_secs(bytes / TAKES_LEAST));
+        Ok(answer)
+    }
+}
+
+/// Returns the channels that will be joined if their rules allow it.
+fn joined(opening: &Opening) -> Vec<Wanted> {
+    opening.wanted.iter().filter_map(|wanted| wanted.as_ref().ok().cloned()).collect()
+}
+
+/// Reads a body that names channels.
+async fn body_of(headers: &hyper::HeaderMap, body: Incoming) -> Result<Named, Refusal> {
+    let is_json =
+        |media: &HeaderValue| media.to_str().is_ok_and(|media| media.starts_with("application/json"));
+    if !headers.get(CONTENT_TYPE).is_none_or(is_json) {
+        let message = "the body is JSON: send `Content-Type: application/json`";
+        return Err(Refusal::new(ErrorCode::UnsupportedMediaType, message));
+    }
+    let body = Limited::new(body, BODY_MAX_BYTES).collect().await.map_err(|fault| {
+        if fault.is::<LengthLimitError>() {
+            Refusal::new(ErrorCode::TooLarge, format!("the body has at most {BODY_MAX_BYTES} bytes"))
+        } else {
+            bad("the body cannot be read".to_owned())
+        }
+    })?;
+    let body = body.to_bytes();
+    let text = std::str::from_utf8(&body).map_err(|_fault| bad("the body is not UTF-8".to_owned()))?;
+    named(text)
+}
+
+/// A browser gives up for good when it is told so by a status; it is told to come back instead (HTML standard, §9.2.2).
+fn passing_trouble(refusal: Refusal) -> Answer {
+    let retry_after = refusal.retry_after;
+    let text = Native.push(&Push::Error { refusal, channel: None, reference: None });
+    let answer = Response::new(Full::new(Bytes::from(event::goodbye(&text, retry_after))));
+    let answer =
+        with(with(answer, CONTENT_TYPE, "text/event-stream"), CACHE_CONTROL, "no-store, no-transform");
+    with(answer, CONNECTION, "close")
+}
+
+/// Says whether this is a path of the publishers' listener.
+fn is_publishing(path: &str) -> bool {
+    path == "/v1/batch" || path == "/v1/publish" || path.starts_with("/v1/publish/")
+}
+
+const fn reason(code: ErrorCode) -> &'static str {
+    match code {
+        ErrorCode::Unauthorized | ErrorCode::TokenExpired | ErrorCode::Forbidden | ErrorCode::NotFound => {
+            "denied"
+        }
+        ErrorCode::RateLimited | ErrorCode::Internal | ErrorCode::Unavailable => "limit",
+        ErrorCode::BadRequest
+        | ErrorCode::TooLarge
+        | ErrorCode::LimitExceeded
+        | ErrorCode::UnknownType
+        | ErrorCode::AlreadySubscribed
+        | ErrorCode::NotEnabled
+        | ErrorCode::UnsupportedMediaType
+        | ErrorCode::MethodNotAllowed => "bad_request",
+    }
+}
+
+/// Counts a socket or a request that led nowhere.
+pub(crate) fn reject(transport: &'static str, reason: &'static str) {
+    metric::CONNECTIONS_REJECTED.counter(&[("transport", transport), ("reason", reason)]).increment(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_publishers_are_known() {
+        for (path, publishing) in
+            [("/v1/publish", true), ("/v1/publish/news", true), ("/v1/batch", true), ("/v1/publisher", false)]
+        {
+            assert_eq!(is_publishing(path), publishing, "{path}");
+        }
+    }
+}
