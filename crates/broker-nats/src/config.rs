@@ -30,7 +30,8 @@ pub struct Config {
     pub node: String,
     /// Bytes of memory for the last minutes of all shards together.
     pub recent_max_bytes: usize,
-    /// Messages that may wait for one shard's task; what is more is dropped by the library, and fetched again.
+    /// Messages that may wait for one shard's task; what is more is dropped by the library, and fetched again. Live ones
+    /// are told as lost.
     pub subscription_capacity: usize,
 }
 
