@@ -28,7 +28,19 @@ pub struct Outbox {
 #[derive(Debug)]
 struct Waiting {
     frame: Bytes,
-    origin: Origin,
+    /// `None` is [`Origin::Kept`]: most are, and every connection keeps room for a few frames.
+    origin: Option<Box<Origin>>,
+}
+
+impl Waiting {
+    fn new(frame: Bytes, origin: Origin) -> Self {
+        let origin = (origin != Origin::Kept).then(|| Box::new(origin));
+        Self { frame, origin }
+    }
+
+    fn origin(&self) -> Origin {
+        self.origin.as_deref().copied().unwrap_or(Origin::Kept)
+    }
 }
 
 /// What a frame is to the overflow rules.
@@ -98,7 +110,7 @@ impl Outbox {
         let goal = (limit_bytes / 4 * 3).min(limit_bytes.saturating_sub(frame_bytes));
         let mut last: BTreeMap<Line, usize> = BTreeMap::new();
         for (place, waiting) in self.frames.iter().enumerate() {
-            if let Origin::Latest(line, _) = waiting.origin
+            if let Origin::Latest(line, _) = waiting.origin()
                 && latest != Some(line)
             {
                 last.insert(line, place);
@@ -109,7 +121,7 @@ impl Outbox {
         let mut gaps: BTreeMap<Line, usize> = BTreeMap::new();
         let mut dropped = 0;
         for (place, waiting) in std::mem::take(&mut self.frames).into_iter().enumerate() {
-            let drops = match waiting.origin {
+            let drops = match waiting.origin() {
                 _ if place == 0 && self.torn => None,
                 Origin::Oldest(line, position) if self.bytes > goal => Some((line, position)),
                 Origin::Latest(line, position) if last.get(&line) != Some(&place) => Some((line, position)),
@@ -125,24 +137,26 @@ impl Outbox {
                 kept.push_back(waiting);
                 continue;
             };
-            if waiting.origin.is_droppable() {
+            if waiting.origin().is_droppable() {
                 dropped += 1;
                 self.bytes = self.bytes.saturating_sub(waiting.frame.len());
             }
             let origin = Origin::Gap(line, position);
             match gaps.get(&line).and_then(|place| kept.get_mut(*place)) {
-                Some(told) => told.origin = origin,
+                Some(told) => told.origin = Some(Box::new(origin)),
                 None => {
                     gaps.insert(line, kept.len());
-                    kept.push_back(Waiting { frame: Bytes::new(), origin });
+                    kept.push_back(Waiting::new(Bytes::new(), origin));
                 }
             }
         }
         for waiting in kept.iter_mut().skip(usize::from(self.torn)) {
-            if let Origin::Gap(line, position) = waiting.origin {
+            if let Origin::Gap(line, position) = waiting.origin() {
                 waiting.frame = gap(line, position);
             }
         }
+        // There is nothing to say of a channel that the client has left.
+        kept.retain(|waiting| !waiting.frame.is_empty());
         self.frames = kept;
         self.count();
         dropped
@@ -150,14 +164,17 @@ impl Outbox {
 
     /// Queues word of a frame that was dropped before it was queued, unless word of the channel's gap is the last of it.
     pub fn note_dropped(&mut self, line: Line, position: Option<Position>, frame: Bytes) {
-        let of_line = |waiting: &&mut Waiting| match waiting.origin {
+        if frame.is_empty() {
+            return;
+        }
+        let of_line = |waiting: &&mut Waiting| match waiting.origin() {
             Origin::Oldest(other, _) | Origin::Latest(other, _) | Origin::Gap(other, _) => other == line,
             Origin::Kept => false,
         };
         let torn = usize::from(self.torn);
         match self.frames.iter_mut().skip(torn).rev().find(of_line) {
-            Some(told) if matches!(told.origin, Origin::Gap(..)) => {
-                told.origin = Origin::Gap(line, position);
+            Some(told) if matches!(told.origin(), Origin::Gap(..)) => {
+                told.origin = Some(Box::new(Origin::Gap(line, position)));
                 told.frame = frame;
                 self.count();
             }
@@ -211,7 +228,7 @@ impl Outbox {
                 return;
             }
             written -= first.frame.len();
-            self.droppable -= usize::from(first.origin.is_droppable());
+            self.droppable -= usize::from(first.origin().is_droppable());
             self.torn = false;
             self.frames.pop_front();
         }
@@ -231,13 +248,13 @@ impl Outbox {
     fn push(&mut self, frame: Bytes, origin: Origin) {
         self.bytes = self.bytes.saturating_add(frame.len());
         self.droppable += usize::from(origin.is_droppable());
-        self.frames.push_back(Waiting { frame, origin });
+        self.frames.push_back(Waiting::new(frame, origin));
     }
 
     /// Counts anew what waits.
     fn count(&mut self) {
         self.bytes = self.frames.iter().map(|waiting| waiting.frame.len()).sum();
-        self.droppable = self.frames.iter().filter(|waiting| waiting.origin.is_droppable()).count();
+        self.droppable = self.frames.iter().filter(|waiting| waiting.origin().is_droppable()).count();
     }
 }
 

@@ -130,3 +130,14 @@ fn a_frame_that_was_begun_stays_whatever_its_rule() {
     outbox.advance(9);
     assert!(outbox.is_empty() && outbox.bytes() == 0);
 }
+
+#[test]
+fn nothing_is_said_of_a_channel_that_was_left() {
+    let a = line(0);
+    let mut outbox = Outbox::default();
+    outbox.offer(Bytes::from_static(b"said "), Origin::Kept, 1000);
+    outbox.offer(Bytes::from_static(b"a1 "), Origin::Oldest(a, at(1)), 1000);
+    assert_eq!(outbox.make_room(10, 8, None, |_, _| Bytes::new()), 1);
+    outbox.note_dropped(a, at(2), Bytes::new());
+    assert_eq!((words(&outbox).as_str(), outbox.len()), ("said ", 1));
+}
