@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: run test check tools build static image bench clean
+.PHONY: run test check tools build static image bench chaos sim clean
 
 # The gateway with the embedded broker, on this machine only, and a page to try it on.
 run:
@@ -61,6 +61,25 @@ SECONDS ?= 2
 bench: build
 	$(CARGO) build --release --package carillon-benches
 	target/release/compare --rounds $(ROUNDS) --seconds $(SECONDS) --at-most 1500
+
+# Real processes under faults, and what came of it: `make chaos SEED=7 SECONDS=180 CLIENTS=1000 SCENARIO=rage`. Scenarios
+# are rage, roll, kill, storm and away. MODE=--release builds what is shipped, MORE='rate=300 transports=ws,poll' says
+# more. Ledgers are kept in target/chaos.
+SCENARIO ?= rage
+SEED ?= 1
+CLIENTS ?= 500
+MODE ?=
+chaos: SECONDS = 90
+chaos: tools
+	$(CARGO) build $(MODE) --package carillon-cli
+	$(CARGO) run $(MODE) --package carillon-tests --bin chaos -- $(SCENARIO) seed=$(SEED) seconds=$(SECONDS) clients=$(CLIENTS) $(MORE)
+
+# The rules in virtual time, by as many seeds as asked: `make sim SEEDS=1000000 FROM=500000`. `make sim TRACE=7` shows what
+# happens in the schedule of one.
+SEEDS ?= 100000
+FROM ?= 0
+sim:
+	$(CARGO) run --release --package carillon-tests --bin sim -- $(if $(TRACE),--trace $(TRACE),$(SEEDS) $(FROM))
 
 clean:
 	$(CARGO) clean

@@ -237,6 +237,9 @@ pub struct Verdict {
     pub deliveries: u64,
     /// Losses that clients were told of, by reason, on channels that may not lose and on those that may.
     pub told: BTreeMap<(bool, Reason), u64>,
+    /// Acknowledgements on channels that may lose which name the stream before: NATS says under which number it stored a
+    /// message, and not in which life of the stream. Such an id recovers nothing, and says so.
+    pub stale: u64,
     /// Reconnects after which all that was missed was brought, and how many messages that were.
     pub recovered: (u64, u64),
 }

@@ -5,6 +5,7 @@
 //! **Must not know:** anything that is not public in the crates it tests.
 
 pub mod browser;
+pub mod chaos;
 pub mod checker;
 pub mod client;
 pub mod conformance;
@@ -22,4 +23,5 @@ pub mod php;
 pub mod process;
 pub mod prometheus;
 pub mod raw;
+pub mod simulation;
 pub mod visitor;

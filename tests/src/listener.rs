@@ -170,7 +170,7 @@ impl Listener {
         self.event_or_end().await.expect("an event, not the end")
     }
 
-    /// Takes the next block of an event stream; `None` at its end.
+    /// Takes the next block of an event stream; `None` at its end. A block that is cut is none (HTML standard, §9.2.6).
     pub async fn event_or_end(&mut self) -> Option<Event> {
         self.until("\n\n").await.map(|block| Event::read(&block))
     }
@@ -178,26 +178,35 @@ impl Listener {
     /// Takes the next control object, past comments.
     ///
     /// # Panics
-    /// When a message comes, or the end.
+    /// When a message comes, or the end, or nothing but comments.
     pub async fn control(&mut self) -> (Value, Option<String>) {
-        loop {
-            let event = self.event().await;
-            match event.event.as_deref() {
-                Some("control") => return (event.json(), event.id),
-                None if event.data.is_none() => {}
-                _ => panic!("a control object was awaited, not {event:?}"),
-            }
-        }
+        let event = self.next(|event| event.data.is_some()).await;
+        assert_eq!(event.event.as_deref(), Some("control"), "{event:?}");
+        (event.json(), event.id)
     }
 
     /// Takes the next message, past comments and control objects.
+    ///
+    /// # Panics
+    /// When none comes.
     pub async fn message(&mut self) -> Event {
-        loop {
-            let event = self.event().await;
-            if event.event.as_deref() != Some("control") && event.data.is_some() {
-                return event;
+        self.next(|event| event.data.is_some() && event.event.as_deref() != Some("control")).await
+    }
+
+    async fn next(&mut self, wanted: impl Fn(&Event) -> bool) -> Event {
+        let mut passed = Vec::new();
+        let reading = async {
+            loop {
+                let event = self.event().await;
+                if wanted(&event) {
+                    return event;
+                }
+                passed.push(event);
             }
-        }
+        };
+        // Comments come for ever.
+        let read = timeout(PATIENCE, reading).await;
+        read.unwrap_or_else(|_late| panic!("it does not come; what came: {passed:?}"))
     }
 
     /// Takes the next line of JSON.
@@ -230,7 +239,6 @@ impl Listener {
             }
             looked = self.buffer.len().saturating_sub(end.len());
             if !self.more().await {
-                assert!(self.buffer.is_empty(), "cut: {:?}", String::from_utf8_lossy(&self.buffer));
                 return None;
             }
         }

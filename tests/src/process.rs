@@ -54,6 +54,12 @@ impl Process {
         self.complaints.until(|line| line.contains(part))
     }
 
+    /// Returns its output so far.
+    #[must_use]
+    pub fn output(&self) -> String {
+        self.output.text()
+    }
+
     /// Waits for its end, and returns how it ended, its output and its complaints.
     ///
     /// # Panics

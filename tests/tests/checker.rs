@@ -35,7 +35,7 @@ type Stored = Vec<(Position, Published)>;
 
 impl Actor {
     fn sees(&mut self, seen: Seen) {
-        let at_ms = u32::try_from(self.events.len()).unwrap();
+        let at_ms = u32::try_from(self.events.len()).expect("few");
         self.events.push(Event { at_ms, seen });
     }
 
@@ -62,7 +62,7 @@ impl Actor {
             let past = match stand {
                 None => Past::NotAsked,
                 Some(stand) if stand.epoch == present.epoch => {
-                    Past::Recovered(u32::try_from(missed.len()).unwrap())
+                    Past::Recovered(u32::try_from(missed.len()).expect("few"))
                 }
                 Some(_) => Past::Lost(Reason::Epoch),
             };
@@ -96,7 +96,7 @@ fn run(seed: u64) -> Run {
                 client.sees(Seen::Gap { channel, position: Some(starts[slot]) });
             }
         }
-        let publisher = u16::try_from(dice.below(u64::from(PUBLISHERS))).unwrap();
+        let publisher = u16::try_from(dice.below(u64::from(PUBLISHERS))).expect("few");
         let counter = counters.entry((channel, publisher)).or_default();
         *counter += 1;
         let what = Name { channel, publisher, counter: *counter };
@@ -404,6 +404,48 @@ fn a_publication_that_is_stored_twice_is_caught() {
         events.insert(place + 1, again);
         Some(())
     });
+}
+
+/// Lets one of the acknowledged publications that are `chosen` be acknowledged at another place.
+fn lie(
+    run: &mut Run,
+    dice: &mut Dice,
+    chosen: fn(Position) -> bool,
+    change: fn(&mut Position),
+) -> Option<()> {
+    let mut places: Vec<_> = run
+        .publications
+        .iter_mut()
+        .filter_map(|one| match &mut one.outcome {
+            Outcome::Stored(at) => chosen(*at).then_some(at),
+            Outcome::Refused | Outcome::Unknown => None,
+        })
+        .collect();
+    let place = dice.place(places.len());
+    places.get_mut(place).map(|place| change(place))
+}
+
+#[test]
+fn an_acknowledgement_of_another_place_is_caught() {
+    is_caught(Fault::FalseAnswer, |run, dice| {
+        // Offsets leave room between them.
+        lie(run, dice, |_| true, |at| at.offset = at.offset.next())
+    });
+    is_caught(Fault::FalseAnswer, |run, dice| {
+        run.channels[usize::from(RISKY)].may_lose = false;
+        lie(run, dice, |at| at.epoch == Epoch::from_bits(3), |at| at.epoch = Epoch::from_bits(2))
+    });
+}
+
+#[test]
+fn an_acknowledgement_with_the_epoch_before_is_counted_where_streams_are_deleted() {
+    for seed in 0..PLANTED_RUNS {
+        let (mut run, mut dice) = (run(seed), Dice::of(seed, 1));
+        let third = |at: Position| at.epoch == Epoch::from_bits(3);
+        lie(&mut run, &mut dice, third, |at| at.epoch = Epoch::from_bits(2)).expect("some are in the third");
+        let verdict = audit(&run);
+        assert!(verdict.is_clean() && verdict.stale == 1, "seed {seed}: {}", shown(&run, &verdict));
+    }
 }
 
 #[test]

@@ -36,8 +36,8 @@ struct Echo {
 
 impl Echo {
     async fn start() -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
         let task = tokio::spawn(async move {
             while let Ok((mut socket, _)) = listener.accept().await {
                 tokio::spawn(async move {
@@ -74,8 +74,8 @@ async fn read(socket: &mut TcpStream, length: usize) -> io::Result<Vec<u8>> {
 }
 
 async fn answers(socket: &mut TcpStream, text: &[u8]) {
-    socket.write_all(text).await.unwrap();
-    assert_eq!(read(socket, text.len()).await.unwrap(), text);
+    socket.write_all(text).await.expect("a connection");
+    assert_eq!(read(socket, text.len()).await.expect("an answer"), text);
 }
 
 /// Waits for the end of a connection: nothing but an end, or a reset.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use carillon_tests::{
     client::{Client, Got},
-    gateway::{Gateway, PATIENCE},
+    gateway::{self, Gateway},
     healthy::Healthy,
     http,
     listener::{Listener, get},
@@ -13,32 +13,18 @@ use carillon_tests::{
 };
 use serde_json::{Value, json};
 
-/// A node with a channel of every kind, where nothing is kept after its end.
-fn configured(more: &str) -> Gateway {
-    // The key is `crl_main_dev_…` of the quickstart: only its hash is here.
-    Gateway::serve(&format!(
-        r#"
-        {more}
-        [broker]
-        kind = "memory"
-
-        [[channels]]
-        name = "live"
-        match = "live.*"
-        auth = "public"
-
-        [[channels]]
-        name = "kept"
-        match = "kept.*"
-        history = "short"
-        auth = "public"
-
-        [[channels]]
-        name = "private"
-        match = "private.*"
-        auth = "token"
-        "#
-    ))
+/// Starts a node with a channel of every kind, and returns it with a key of its publishers.
+fn configured(more: &str) -> (Gateway, String) {
+    let (code, printed, complaints) = gateway::run(&["key", "new"], &[]);
+    assert_eq!(code, Some(0), "{complaints}");
+    let key = printed.lines().next().expect("the key is the first line").to_owned();
+    let keys = &printed[printed.find("[[keys]]").expect("its configuration follows")..];
+    let rules = [("live", "public", ""), ("kept", "public", "history = \"short\""), ("private", "token", "")];
+    let rules = rules.map(|(name, auth, more)| {
+        format!("[[channels]]\nname = \"{name}\"\nmatch = \"{name}.*\"\nauth = \"{auth}\"\n{more}\n")
+    });
+    let auth = "[auth]\ntoken_secret = \"a secret of at least 32 bytes, for nobody\"";
+    (Gateway::serve(&format!("{more}\n{auth}\n{keys}\n[broker]\nkind = \"memory\"\n{}", rules.concat())), key)
 }
 
 /// Publishes one number and returns the message's id.
@@ -207,8 +193,7 @@ async fn an_id_of_another_server_is_told_of_and_does_not_end_it() {
 /// EventSource gives up for good at any of these; so they are for what will not pass.
 #[tokio::test]
 async fn what_will_not_pass_is_told_by_a_status() {
-    let secret = "auth.token_secret of at least 32 bytes";
-    let gateway = configured(&format!("[auth]\ntoken_secret = \"{secret}\"\n"));
+    let (gateway, _key) = configured("");
     let many: String = (0..201).map(|number| format!("&channel=live.{number}")).collect();
     for (query, status, error) in [
         (String::new(), 400, "bad_request"),
@@ -285,6 +270,19 @@ async fn a_long_list_of_channels_comes_in_a_body() {
     }
 }
 
+/// Limits: a body that does not come is waited for as long as a handshake.
+#[tokio::test]
+async fn a_body_that_does_not_come_is_given_up() {
+    let gateway = Gateway::dev(&[("CARILLON__PUBLIC__HANDSHAKE_TIMEOUT", "1s")]);
+    for sent in ["", "{", r#"{"channels":["a"]"#] {
+        let mut slow = Listener::connect(gateway.public).await;
+        slow.send(format!("POST /v1/sse HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 40\r\n\r\n{sent}"))
+            .await;
+        assert_eq!(slow.rest().await, "");
+    }
+    Healthy::new(&gateway).await.check(&gateway).await;
+}
+
 /// What will pass is told with a status that lets EventSource come back.
 #[tokio::test]
 async fn a_full_node_sends_browsers_away_for_a_while() {
@@ -356,32 +354,27 @@ async fn silence_is_broken_by_a_comment() {
 #[tokio::test]
 async fn a_raw_stream_has_the_data_itself() {
     let gateway = Gateway::dev(&[]);
-    for path in ["/v1/sse?channel=a&format=raw&since=0", "/v1/sse?channel=a&channel=b&format=raw&since=0"] {
-        let html = "<li>one\r\n<li>data: two\r<li>three\n";
-        let before = publish(&gateway, "a", 7).await;
-        let told = gateway.publish(&json!({"channel": "a", "event": "cart", "data": html})).await;
-        assert_eq!(told.status, 200);
-        let object = json!({"a": "line\nbreak"});
-        gateway.publish(&json!({"channel": "a", "data": object})).await;
-        let mut listener = Listener::open(gateway.public, path, &[]).await;
-        let first = loop {
-            let event = listener.message().await;
-            // Those of the round before come first.
-            if event.data.as_deref() == Some("7") && event.id.as_ref().is_none_or(|id| !id.starts_with("c1."))
-            {
-                if event.id.as_ref() == Some(&before) {
-                    break event;
-                }
-            } else if path.contains("channel=b") && event.data.as_deref() == Some("7") {
-                break event;
-            }
-        };
-        assert_eq!(first.event, None);
+    let html = "<li>one\r\n<li>data: two\r<li>three\n";
+    let object = json!({"a": "line\nbreak"});
+    publish(&gateway, "a", 7).await;
+    for message in
+        [json!({"channel": "a", "event": "cart", "data": html}), json!({"channel": "a", "data": object})]
+    {
+        assert_eq!(gateway.publish(&message).await.status, 200);
+    }
+    for query in ["channel=a", "channel=a&channel=b"] {
+        let path = format!("/v1/sse?{query}&format=raw&since=0");
+        let mut listener = Listener::open(gateway.public, &path, &[]).await;
+        let first = listener.message().await;
+        assert_eq!((first.event.as_deref(), first.data.as_deref()), (None, Some("7")));
         let fragment = listener.message().await;
         assert_eq!(fragment.event.as_deref(), Some("cart"));
         assert_eq!(fragment.data.as_deref(), Some("<li>one\n<li>data: two\n<li>three\n"));
-        assert!(fragment.id.is_some(), "a browser can go on from here");
         assert_eq!(listener.message().await.json(), object);
+        // A browser goes on from any of them.
+        let id = fragment.id.expect("it has one");
+        let mut again = Listener::open(gateway.public, &path, &[("Last-Event-ID", &id)]).await;
+        assert_eq!(again.message().await.json(), object);
     }
 }
 
@@ -425,44 +418,47 @@ async fn a_listener_that_talks_is_ended_and_others_are_not() {
 
 #[tokio::test]
 async fn a_listener_that_does_not_read_is_sent_away_and_comes_back_to_all_of_it() {
-    let gateway = Gateway::dev(&[("CARILLON__CLIENT__OUTBOX_MAX", "64KiB")]);
-    let mut slow = Listener::connect_narrowly(gateway.public, 4096).await;
-    slow.send(get("/v1/sse?channel=a", &[])).await;
-    assert_eq!(slow.head().await.status, 200);
-    let text = "x".repeat(60_000);
-    let closed = r#"carillon_connections_closed_total{transport="sse",reason="slow_consumer"}"#;
+    let (gateway, key) = configured("[client]\noutbox_max = \"64KiB\"\n");
+    let publish = async |channel: &str, data: &Value| {
+        let answer = gateway.publish_as(&key, &json!({"channel": channel, "data": data})).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    };
+    let path = "/v1/sse?channel=kept.a&channel=live.b";
+    let mut slow = Listener::open(gateway.public, path, &[]).await;
+    let full = r#"carillon_messages_dropped_total{reason="slow_consumer"}"#;
+    let filling = json!("x".repeat(60_000));
     let mut sent = 0_u64;
-    // What the system takes differs; it ends some time.
-    while http::get(gateway.admin, "/metrics").await.body.lines().all(|line| !line.starts_with(closed)) {
-        assert!(sent < 90, "the channel keeps 100");
+    // How much the system takes for a reader that does not read differs from machine to machine.
+    while gateway.metric(full).await < 0.5 {
+        assert!(sent < 95, "the channel keeps 100");
         sent += 1;
-        let message = json!({"channel": "a", "data": {"number": sent, "text": text}});
-        assert_eq!(gateway.publish(&message).await.status, 200);
-    }
-    let mut last = None;
-    let mut seen = 0;
-    while let Some(event) = slow.event_or_end().await {
-        last = event.id.or(last);
-        if let Some(data) = event.data.as_deref().filter(|_| event.event.is_none()) {
-            let message: Value = serde_json::from_str(data).expect("JSON");
-            seen += 1;
-            assert_eq!(message["data"]["number"], seen);
-        } else if event.retry.is_some() && event.event.is_some() {
-            assert_eq!(event_error(&event.data), "slow_consumer");
+        publish("kept.a", &json!(sent)).await;
+        for _ in 0..5 {
+            publish("live.b", &filling).await;
         }
+    }
+    for _ in 0..3 {
+        sent += 1;
+        publish("kept.a", &json!(sent)).await;
+    }
+    let (mut last, mut seen) = (None, 0);
+    while let Some(event) = slow.event_or_end().await {
+        if event.event.is_some() {
+            // On a busy machine the patience with it may have ended before.
+            assert!(event.retry.is_none() || event.json()["error"] == "slow_consumer", "{event:?}");
+        } else if event.data.is_some() && event.json()["channel"] == "kept.a" {
+            seen += 1;
+            assert_eq!(event.json()["data"], seen);
+        }
+        last = event.id.or(last);
     }
     assert!(seen < sent, "it was slow");
     let last = last.expect("it was told where it stands");
-    let mut again = Listener::open(gateway.public, "/v1/sse?channel=a", &[("Last-Event-ID", &last)]).await;
+    let mut again = Listener::open(gateway.public, path, &[("Last-Event-ID", &last)]).await;
     while seen < sent {
         seen += 1;
-        assert_eq!(data(&mut again).await.0["number"], seen);
+        assert_eq!(data(&mut again).await.0, json!(seen));
     }
-}
-
-fn event_error(data: &Option<String>) -> String {
-    let data: Value = serde_json::from_str(data.as_deref().unwrap_or("null")).expect("JSON");
-    data["error"].as_str().unwrap_or_default().to_owned()
 }
 
 #[tokio::test]
@@ -485,5 +481,5 @@ async fn connections_are_counted_by_transport() {
     }
     assert_eq!(http::get(gateway.public, "/v1/sse").await.status, 400);
     let rejected = r#"carillon_connections_rejected_total{transport="sse",reason="bad_request"}"#;
-    assert!(gateway.metric(rejected).await > 0.5, "{PATIENCE:?}");
+    assert!(gateway.metric(rejected).await > 0.5);
 }

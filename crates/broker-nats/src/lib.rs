@@ -20,6 +20,7 @@ mod publish;
 mod receive;
 mod repair;
 mod seat;
+mod shelf;
 mod start;
 mod subject;
 mod window;
@@ -42,9 +43,10 @@ use tokio::sync::watch;
 
 pub use config::{Config, Credentials, SUBSCRIPTION_CAPACITY, StartError, Tls, TlsMode};
 pub use fatal::Fatal;
-use past::{Historian, Question};
+use past::Question;
 use publish::{Parcel, Publisher};
 use seat::Seat;
+use shelf::Historian;
 use subject::Names;
 
 /// The broker on NATS.

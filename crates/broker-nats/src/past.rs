@@ -1,34 +1,21 @@
-//! Reading what a channel keeps, once for all who ask for it.
+//! Reading what a channel keeps, with the proof that it is all of it.
 //!
 //! Completeness is proven, not assumed. The oldest messages go first, so whatever follows a message that is still kept
 //! is kept as well. Where the message before the wanted ones is gone, the leader says, after the read, whether anything
 //! that follows can have gone with it.
 //!
-//! **Lives here:** the read with its proof; who shares a read; windows that are kept for those who come a moment later.
-//! **Called by:** `lib`, as the broker's `recover`.
+//! **Lives here:** the read and its proof.
+//! **Called by:** `shelf`, once for all who ask.
 //! **Must not know:** who asks.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use carillon_broker::{Past, RecoverError, Recovery, Shard};
+use carillon_broker::Shard;
 use carillon_model::{
-    ChannelName, ClassName, Offset, Position, Publication, ReplayLimits, RetentionClass, Since, UnixMillis,
-    Unrecovered,
-};
-use carillon_tasks::{Tasks, clock};
-use futures_util::{
-    FutureExt as _,
-    future::{BoxFuture, Shared},
+    ChannelName, Offset, Position, Publication, ReplayLimits, RetentionClass, UnixMillis, Unrecovered,
 };
 use serde_json::json;
-use tokio::{
-    sync::{Semaphore, oneshot},
-    time::{sleep, timeout},
-};
+use tokio::time::sleep;
 
 use crate::{
     api::{self, ApiError, Get, Kept, StreamInfo},
@@ -36,45 +23,19 @@ use crate::{
     link::{Link, jittered},
     meters::{Meters, Op},
     seat::Seat,
+    shelf::Failed,
     subject::{self, Names},
-    window::{Window, start},
+    window::Window,
 };
 
-/// Reads that may be asked of NATS at a time: each costs a stream's writer time that grows with what lies
-/// between two messages of the channel.
-const READS: usize = 16;
-/// How long the first who asks waits for others, whose places the same read then covers.
-const GATHER: Duration = Duration::from_millis(20);
-/// How long who asks waits for an answer.
-const ANSWER: Duration = Duration::from_secs(5);
 /// Messages of one question.
 const PAGE: u64 = 1000;
-/// Questions of one read. A channel that keeps more is answered as far as its last messages reach.
-const PAGES_MAX: usize = 20;
+/// Questions of one read: what a channel keeps beyond that is too much for whoever wants all of it.
+const PAGES_MAX: usize = 10;
 /// How long a replica gets to catch up before it is asked again.
 const LAG_PAUSE: Duration = Duration::from_millis(40);
-/// For how long a window is kept: the ring does not reach back further.
-const WINDOW_AGE: Duration = Duration::from_mins(2);
-/// Most bytes of windows that are kept.
-const WINDOWS_MAX_BYTES: usize = 16 << 20;
 /// By so much may two servers differ in when they drop what is too old, with much to spare.
 const MARGIN: Duration = Duration::from_secs(10);
-
-/// Reads the past over the link.
-pub(crate) struct Historian {
-    source: Arc<Source>,
-    shelf: Mutex<Shelf>,
-    tasks: Tasks,
-}
-
-/// What a read needs.
-struct Source {
-    link: Link,
-    names: Names,
-    replicas: u8,
-    turns: Semaphore,
-    meters: Arc<Meters>,
-}
 
 /// Which channel's past.
 #[derive(Clone)]
@@ -84,159 +45,12 @@ pub(crate) struct Question {
     pub(crate) seat: Arc<Seat>,
 }
 
-type Key = (ClassName, ChannelName);
-type Read = Shared<BoxFuture<'static, Result<Arc<Window>, RecoverError>>>;
-
-/// What is being read, and what was.
-#[derive(Default)]
-struct Shelf {
-    /// Reads that somebody waits for; each ends in time.
-    flights: HashMap<Key, Flight>,
-    windows: HashMap<Key, (Arc<Window>, Instant)>,
-    /// The windows' keys, oldest first.
-    order: VecDeque<Key>,
-    bytes: usize,
-}
-
-/// One read, from its first asker on.
-#[derive(Clone)]
-struct Flight {
-    /// From where it reads; `None` once it has begun and nobody can widen it.
-    from: Arc<Mutex<Option<Offset>>>,
-    read: Read,
-}
-
-impl Historian {
-    pub(crate) fn new(link: Link, names: Names, replicas: u8, meters: Arc<Meters>, tasks: Tasks) -> Self {
-        let source = Arc::new(Source { link, names, replicas, turns: Semaphore::new(READS), meters });
-        Self { source, shelf: Mutex::default(), tasks }
-    }
-
-    /// Returns what follows `since`.
-    ///
-    /// # Cancel safety
-    /// Safe: the read goes on, for the others who wait for it.
-    pub(crate) async fn recover(
-        &self,
-        question: Question,
-        since: Since,
-        limits: ReplayLimits,
-    ) -> Result<Recovery, RecoverError> {
-        let answer = async {
-            // A read that began before this question may begin too late for it; the next one does not.
-            for _ in 0..3 {
-                if let Some(window) = self.kept(&question, since) {
-                    self.source.meters.recovered_shared.increment(1);
-                    return window.answer(since, limits);
-                }
-                let window = self.join(&question, since).await?;
-                if window.answers(since) {
-                    return window.answer(since, limits);
-                }
-            }
-            Err(RecoverError::Unavailable)
-        };
-        timeout(ANSWER, answer).await.unwrap_or(Err(RecoverError::Unavailable))
-    }
-
-    /// Returns a window that answers, if one is kept and memory goes on where it ends.
-    fn kept(&self, question: &Question, since: Since) -> Option<Arc<Window>> {
-        let mut shelf = self.lock();
-        let (window, read_at) = shelf.windows.get(&question.key())?;
-        let old = clock::now().saturating_duration_since(*read_at) > WINDOW_AGE;
-        let attached =
-            question.seat.attach(&question.channel, Since::After(window.end()), ReplayLimits::default())?;
-        let goes_on = matches!(attached.past, Past::Complete(_) | Past::Ahead);
-        // A place after its end is of another node, or made up: the leader must be asked.
-        let reaches = start(since) <= window.upto;
-        if old || !goes_on {
-            shelf.remove(&question.key());
-            return None;
-        }
-        (reaches && window.answers(since)).then(|| Arc::clone(window))
-    }
-
-    /// Joins the read that others wait for, or begins one.
-    fn join(
-        &self,
-        question: &Question,
-        since: Since,
-    ) -> impl Future<Output = Result<Arc<Window>, RecoverError>> {
-        let mut shelf = self.lock();
-        let wanted = start(since);
-        let flight =
-            shelf.flights.get(&question.key()).filter(|flight| flight.read.peek().is_none()).cloned();
-        if let Some(Flight { from, read }) = &flight {
-            let mut from = from.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(from) = &mut *from {
-                *from = wanted.min(*from);
-            }
-            drop(from);
-            return self.land(question.key(), read.clone());
-        }
-        let from = Arc::new(Mutex::new(Some(wanted)));
-        let (source, asked, begin) = (Arc::clone(&self.source), question.clone(), Arc::clone(&from));
-        let (landed, read) = oneshot::channel();
-        // A task of its own: nobody's leaving stops it while it holds its turn.
-        self.tasks.spawn("nats history", async move {
-            sleep(GATHER).await;
-            let window = source.read(&asked, &begin).await.map(Arc::new);
-            let _nobody_waits = landed.send(window).is_err();
-        });
-        let read = read.map(|landed| landed.unwrap_or(Err(RecoverError::Unavailable))).boxed().shared();
-        shelf.flights.insert(question.key(), Flight { from, read: read.clone() });
-        self.land(question.key(), read)
-    }
-
-    /// Waits for a read, and puts what it brought on the shelf.
-    async fn land(&self, key: Key, read: Read) -> Result<Arc<Window>, RecoverError> {
-        let result = read.clone().await;
-        let mut shelf = self.lock();
-        if shelf.flights.get(&key).is_some_and(|flight| flight.read.ptr_eq(&read)) {
-            shelf.flights.remove(&key);
-            if let Ok(window) = &result {
-                shelf.keep(key, Arc::clone(window), clock::now());
-            }
-        }
-        result
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Shelf> {
-        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Question {
-    fn key(&self) -> Key {
-        (self.class.name.clone(), self.channel.clone())
-    }
-}
-
-impl Shelf {
-    fn keep(&mut self, key: Key, window: Arc<Window>, now: Instant) {
-        self.remove(&key);
-        self.bytes += window.bytes();
-        self.order.push_back(key.clone());
-        self.windows.insert(key, (window, now));
-        while self.bytes > WINDOWS_MAX_BYTES
-            && let Some(oldest) = self.order.front().cloned()
-        {
-            self.remove(&oldest);
-        }
-        // What nobody asks for any more goes as well.
-        while let Some(oldest) = self.order.front().cloned()
-            && self.windows.get(&oldest).is_none_or(|(_, at)| now.saturating_duration_since(*at) > WINDOW_AGE)
-        {
-            self.remove(&oldest);
-        }
-    }
-
-    fn remove(&mut self, key: &Key) {
-        if let Some((window, _)) = self.windows.remove(key) {
-            self.bytes -= window.bytes();
-        }
-        self.order.retain(|other| other != key);
-    }
+/// What a read needs.
+pub(crate) struct Source {
+    pub(crate) link: Link,
+    pub(crate) names: Names,
+    pub(crate) replicas: u8,
+    pub(crate) meters: Arc<Meters>,
 }
 
 /// What was read, before it is proven.
@@ -248,28 +62,39 @@ struct Raw {
 }
 
 impl Source {
-    async fn read(&self, question: &Question, from: &Mutex<Option<Offset>>) -> Result<Window, RecoverError> {
-        let Ok(_turn) = self.turns.acquire().await else { return Err(RecoverError::Unavailable) };
-        let Some(from) = from.lock().unwrap_or_else(PoisonError::into_inner).take() else {
-            return Err(RecoverError::Unavailable);
-        };
-        let Some(head) = question.seat.position().filter(|_| self.link.is_up()) else {
-            return Err(RecoverError::Unavailable);
-        };
-        self.meters.recovered_read.increment(1);
-        self.read_from(question, from, head).await.map_err(|error| {
-            self.meters.failed(Op::History);
-            tracing::debug!(%error, "history could not be read");
-            RecoverError::Unavailable
-        })
+    /// Notes that somebody was answered with what was read for another.
+    pub(crate) fn note_shared(&self) {
+        self.meters.recovered_shared.increment(1);
     }
 
-    async fn read_from(&self, question: &Question, from: Offset, head: Position) -> Result<Window, ApiError> {
+    /// Reads what follows a place.
+    pub(crate) async fn read(&self, question: &Question, from: Offset) -> Result<Window, Failed> {
+        let Some(head) = question.seat.position().filter(|_| self.link.is_up()) else {
+            return Err(Failed::Unavailable);
+        };
+        self.meters.recovered_read.increment(1);
+        match self.read_from(question, from, head).await {
+            Ok(window) => window.ok_or(Failed::TooMuch(from)),
+            Err(error) => {
+                self.meters.failed(Op::History);
+                tracing::debug!(%error, "history could not be read");
+                Err(Failed::Unavailable)
+            }
+        }
+    }
+
+    /// Reads and proves. `None` when it is too much.
+    async fn read_from(
+        &self,
+        question: &Question,
+        from: Offset,
+        head: Position,
+    ) -> Result<Option<Window>, ApiError> {
         let Question { class, channel, .. } = question;
         let shard = Shard::of(channel);
         let stream = self.names.stream(&class.name, shard);
         let subject = self.names.stored(&class.name, shard, &subject::encode(channel));
-        let mut raw = self.pages(&stream, &subject, from).await?;
+        let Some(mut raw) = self.pages(&stream, &subject, from).await? else { return Ok(None) };
         // The message before the wanted ones, by the same replica that has them.
         let witness = raw.kept.front().is_some_and(|first| first.sequence == from.get());
         if witness {
@@ -284,9 +109,10 @@ impl Source {
         };
         let last = raw.kept.back().map_or(0, |kept| kept.sequence);
         let last_of_stream = Offset::new(info.state.last_seq);
-        // A place past the end of the stream is nobody's.
-        let vouched = if from <= last_of_stream { from } else { Offset::ZERO };
-        let upto = head.offset.max(Offset::new(last)).max(vouched);
+        if last_of_stream < head.offset {
+            return Err(ApiError::Unreadable("a stream that is behind what it has brought"));
+        }
+        let upto = head.offset.max(Offset::new(last));
         let epoch = layout::epoch(&stream, &info);
         let position = |sequence| Position { epoch, offset: Offset::new(sequence) };
         let list =
@@ -296,11 +122,11 @@ impl Source {
         if epoch != head.epoch {
             return Err(ApiError::Unreadable("a stream that was made anew"));
         }
-        Ok(Window { epoch, from, floor, beneath, since, list, upto })
+        Ok(Some(Window { epoch, from, floor, beneath, since, list, upto, last: last_of_stream }))
     }
 
-    /// Reads all that a channel keeps from a place on, and keeps the last of it.
-    async fn pages(&self, stream: &str, subject: &str, from: Offset) -> Result<Raw, ApiError> {
+    /// Reads all that a channel keeps from a place on, and keeps the last of it. `None` when it is too much.
+    async fn pages(&self, stream: &str, subject: &str, from: Offset) -> Result<Option<Raw>, ApiError> {
         let limits = ReplayLimits::default();
         let mut raw = Raw { kept: VecDeque::new(), bytes: 0, left_out: None };
         let mut next = from.get().max(1);
@@ -330,17 +156,17 @@ impl Source {
                 continue;
             }
             if self.replicas == 1 {
-                return Ok(raw);
+                return Ok(Some(raw));
             }
             // A replica may lag; the leader knows which is the last.
             let which = json!({ "last_by_subj": subject });
             let newest = api::leader_sequence(&self.link.ask, stream, &which).await?;
             if newest.is_none_or(|newest| last.map_or(newest < next, |last| newest <= last)) {
-                return Ok(raw);
+                return Ok(Some(raw));
             }
             sleep(jittered(LAG_PAUSE)).await;
         }
-        Err(ApiError::Unreadable("a channel that keeps more than can be read"))
+        Ok(None)
     }
 
     /// Asks the leader for the oldest message that the channel keeps.

@@ -23,10 +23,11 @@ use crate::{
     link::{Connector, Link, reconnect_delay},
     live::LiveTask,
     meters::{Meters, Op},
-    past::Historian,
+    past::Source,
     publish::Publisher,
     receive::ShardTask,
     repair::FETCHES,
+    shelf::Historian,
 };
 
 /// Streams that are made or checked at a time.
@@ -174,7 +175,8 @@ impl Starter {
         let publisher = Arc::new(publisher);
         self.tasks.spawn("nats acks", Arc::clone(&publisher).run(acks, self.stop.clone()));
         let (names, meters) = (self.broker.names.clone(), Arc::clone(&self.meters));
-        let historian = Historian::new(link.clone(), names, self.config.replicas, meters, self.tasks.clone());
+        let source = Source { link: link.clone(), names, replicas: self.config.replicas, meters };
+        let historian = Historian::new(source, self.tasks.clone());
         if self.broker.ready.set(Ready { publisher, historian }).is_err() {
             tracing::error!("the broker was started twice");
         }

@@ -25,6 +25,8 @@ pub(crate) struct Window {
     /// Oldest first.
     pub(crate) list: Vec<Arc<Publication>>,
     pub(crate) upto: Offset,
+    /// Where the stream ended when it was read, by the leader: nobody had got further.
+    pub(crate) last: Offset,
 }
 
 impl Window {
@@ -42,8 +44,12 @@ impl Window {
     pub(crate) fn answer(&self, since: Since, limits: ReplayLimits) -> Result<Recovery, RecoverError> {
         let from = match since {
             Since::Now => self.list.len(),
-            Since::After(after) if after.epoch != self.epoch || after.offset > self.upto => {
+            Since::After(after) if after.epoch != self.epoch || after.offset > self.last.max(self.upto) => {
                 return Err(RecoverError::Gone(Unrecovered::Epoch));
+            }
+            // Another node has brought it further, and what follows is brought by this one.
+            Since::After(after) if after.offset > self.upto => {
+                return Ok(Recovery { publications: Vec::new(), upto: after });
             }
             Since::After(after) if after.offset < self.floor => {
                 return Err(RecoverError::Gone(self.beneath));
@@ -81,9 +87,13 @@ impl Window {
 
     /// Returns what it costs to keep.
     pub(crate) fn bytes(&self) -> usize {
-        self.list.iter().map(|publication| PUBLICATION_BYTES + 2 * publication.message.data.len()).sum()
+        let cost = |publication: &Arc<Publication>| PUBLICATION_BYTES + 2 * publication.message.data.len();
+        WINDOW_BYTES + self.list.iter().map(cost).sum::<usize>()
     }
 }
+
+/// What an empty window costs: it is kept with its channel's name, and found in more than one table.
+const WINDOW_BYTES: usize = 4096;
 
 /// What a publication costs besides its data and the frames made of it.
 const PUBLICATION_BYTES: usize = 640;

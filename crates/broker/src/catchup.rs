@@ -38,7 +38,8 @@ pub enum Step {
     Gap(Position),
     /// The reader is up with the channel: what follows this position is for it. Nothing comes after this.
     Stand(Position),
-    /// The reader was too slow: what it must have next is no longer in memory. It has to begin again.
+    /// The reader was too slow, or this node is: what must come next is no longer in memory, or not yet. It has to begin
+    /// again, perhaps on another node.
     TooSlow,
 }
 
@@ -99,6 +100,11 @@ impl CatchUp {
             State::Stand(position) => Step::Stand(*position),
             State::TooSlow => Step::TooSlow,
         }
+    }
+
+    /// Returns what is to be given, oldest first.
+    pub fn waiting(&self) -> impl Iterator<Item = &Publication> {
+        self.waiting.iter().map(|publication| &**publication)
     }
 
     /// Takes what memory knows.
@@ -188,7 +194,16 @@ impl CatchUp {
 
     fn read_again(&mut self, head: Position) -> State {
         self.reads += 1;
-        if self.reads < READS_MAX { State::Read } else { unrecovered(head, Unrecovered::Unavailable) }
+        if self.reads < READS_MAX {
+            return State::Read;
+        }
+        match self.since {
+            // This node is behind the reader: from `head` on it would be given again what it has. Another node knows more.
+            Since::After(place) if place.epoch == head.epoch && place.offset > head.offset => State::TooSlow,
+            Since::After(_) | Since::Now | Since::Oldest | Since::Last(_) | Since::Time(_) => {
+                unrecovered(head, Unrecovered::Unavailable)
+            }
+        }
     }
 }
 

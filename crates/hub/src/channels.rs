@@ -149,7 +149,13 @@ impl Channels {
         let Some(held) = self.channels.get_mut(channel) else { return };
         if let Some(subscriber) = held.subscribers.get_mut(seat.0 as usize) {
             subscriber.stand = Stand::After(after);
-            held.reached.get_or_insert(after);
+            // Others may stand before it: one that another node brought further must not hide what they have yet to get.
+            held.reached = match held.reached {
+                Some(reached) if reached.epoch != after.epoch || reached.offset <= after.offset => {
+                    Some(reached)
+                }
+                Some(_) | None => Some(after),
+            };
         }
     }
 
@@ -332,5 +338,17 @@ mod tests {
         channels.pass_gap(&channel, at(2, 3));
         assert_eq!(channels.reach(&channel, [at(2, 3), at(2, 4)].into_iter()), 1);
         assert_eq!(channels.reach(&channel, [None, None].into_iter()), 0);
+    }
+
+    #[test]
+    fn who_was_brought_further_elsewhere_hides_nothing_from_others() {
+        let channel = ChannelName::new("news").unwrap();
+        let at = |offset| Position { epoch: Epoch::from_bits(1), offset: Offset::new(offset) };
+        let mut channels = Channels::default();
+        for (key, offset) in [(1, 900), (2, 890)] {
+            let (seat, ..) = channels.join(&channel, Subscriber { stand: Stand::Behind, ..subscriber(key) });
+            channels.stand(&channel, seat, at(offset));
+        }
+        assert_eq!(channels.reach(&channel, [Some(at(895))].into_iter()), 0);
     }
 }

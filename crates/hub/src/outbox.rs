@@ -57,6 +57,13 @@ pub enum Origin {
 }
 
 impl Origin {
+    const fn line(self) -> Option<Line> {
+        match self {
+            Self::Kept => None,
+            Self::Oldest(line, _) | Self::Latest(line, _) | Self::Gap(line, _) => Some(line),
+        }
+    }
+
     const fn is_droppable(self) -> bool {
         matches!(self, Self::Oldest(..) | Self::Latest(..))
     }
@@ -167,10 +174,7 @@ impl Outbox {
         if frame.is_empty() {
             return;
         }
-        let of_line = |waiting: &&mut Waiting| match waiting.origin() {
-            Origin::Oldest(other, _) | Origin::Latest(other, _) | Origin::Gap(other, _) => other == line,
-            Origin::Kept => false,
-        };
+        let of_line = |waiting: &&mut Waiting| waiting.origin().line() == Some(line);
         let torn = usize::from(self.torn);
         match self.frames.iter_mut().skip(torn).rev().find(of_line) {
             Some(told) if matches!(told.origin(), Origin::Gap(..)) => {
@@ -180,6 +184,17 @@ impl Outbox {
             }
             Some(_) | None => self.push(frame, Origin::Gap(line, position)),
         }
+    }
+
+    /// Drops what waits of a channel that the client has left: whatever comes of it later is of another subscription.
+    pub fn forget(&mut self, line: Line) {
+        let begun = usize::from(self.torn);
+        let mut place = 0;
+        self.frames.retain(|waiting| {
+            place += 1;
+            place <= begun || waiting.origin().line() != Some(line)
+        });
+        self.count();
     }
 
     /// Says whether nothing waits.

@@ -42,8 +42,12 @@ pub(crate) struct Connection {
     pub(crate) seats: Vec<Seated>,
     /// Channels that it will join once the broker was reached, or a past is to be had; at most those of its session.
     pub(crate) wishes: Vec<(Wanted, Option<Reference>)>,
-    /// The pasts that are on their way to it; at most [`READERS_MAX`].
+    /// The pasts that are on their way to it; at most [`READERS_MAX`](crate::reader::READERS_MAX).
     pub(crate) readers: Vec<Reader>,
+    /// The questions to storage that were asked for it and are open, also those of pasts that it wants no more.
+    pub(crate) questions: Vec<u64>,
+    /// A past waits for room in the outbox, which others may empty.
+    pub(crate) hungry: bool,
     /// It was offered something in this turn and was not flushed yet.
     pub(crate) touched: bool,
     /// The tick at which the wheel names it.
@@ -104,6 +108,8 @@ impl Connection {
             seats: Vec::new(),
             wishes: Vec::new(),
             readers: Vec::new(),
+            questions: Vec::new(),
+            hungry: false,
             touched: false,
             armed: None,
             probed: None,
@@ -131,7 +137,8 @@ impl Connection {
             Some(waker) => waker.clone_from(cx.waker()),
             None => self.waker = Some(cx.waker().clone()),
         }
-        if !self.outbox.is_empty() && self.link.poll_writable(cx).is_ready() {
+        let waits = !self.outbox.is_empty() || self.hungry && self.is_open();
+        if waits && self.link.poll_writable(cx).is_ready() {
             return Poll::Ready(Woken::Writable);
         }
         self.link.poll_readable(cx).map(|_ready_or_broken| Woken::Readable)
@@ -291,7 +298,7 @@ impl Connection {
                 Err(_broken) => self.broken(),
             }
         }
-        if !self.outbox.is_empty() || !self.is_open() {
+        if !self.outbox.is_empty() || self.hungry || !self.is_open() {
             self.wake();
         }
         total

@@ -4,7 +4,7 @@
 //! **Called by:** `worker::catching_up`.
 //! **Must not know:** the rules of the way: those are `broker`'s `CatchUp`.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use carillon_broker::CatchUp;
 use carillon_hub::{Line, Seat};
@@ -29,4 +29,16 @@ pub(crate) struct Reader {
     /// Storage could not be asked: it is tried again from then on.
     pub(crate) again_at: Option<Instant>,
     pub(crate) began: Instant,
+    /// When the client was told what follows.
+    pub(crate) told_at: Option<Instant>,
+}
+
+/// For how long a client may take what it is brought: for as long as memory goes on where that ends.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+impl Reader {
+    /// Says whether the client takes what it is brought so slowly that it only keeps it from being forgotten.
+    pub(crate) fn is_too_slow(&self, now: Instant) -> bool {
+        self.told_at.is_some_and(|told| now.saturating_duration_since(told) > PATIENCE)
+    }
 }

@@ -302,7 +302,8 @@ impl Link for PollLink {
         let frame = publication.frames.get_or_make(form, || Renderer.frame(form, publication));
         let is_too_much = gathered.count > 0 && gathered.messages.len() + frame.len() > ANSWER_MAX_BYTES;
         self.0.changed.notify_one();
-        if is_too_much || gathered.count >= gathered.limit {
+        // After one that was left for the next answer everything is: a smaller one would overtake it.
+        if gathered.more || is_too_much || gathered.count >= gathered.limit {
             gathered.more = true;
             return Lead::Enough;
         }

@@ -97,7 +97,7 @@ pub(crate) struct Visit {
     worker: Rc<Worker>,
     config: Arc<DoorConfig>,
     place: Place,
-    /// When the socket was accepted, or the last request answered.
+    /// When the socket was accepted; on one that was served before, when the request came.
     began: Cell<Instant>,
     deadline: Cell<Instant>,
     /// It got what it came for: what it does later is no failed handshake.
@@ -229,6 +229,9 @@ impl Visit {
 
     async fn listen(&self, endpoint: Endpoint, request: Request<Incoming>) -> Answer {
         let transport = endpoint.transport();
+        if self.was_served() {
+            self.began.set(clock::now());
+        }
         let cors = match Cors::check(request.headers(), &self.config.origins, self.config.page.is_some()) {
             Ok(cors) => cors,
             Err(refusal) => {
@@ -293,7 +296,6 @@ impl Visit {
         self.worker.open(Box::new(link), opening, self.place.clone());
         let answer = waiting.answer().await;
         self.served.set(true);
-        self.began.set(clock::now());
         let bytes = answer.body().size_hint().lower();
         self.give(Duration::from_secs(bytes / TAKES_LEAST));
         Ok(answer)

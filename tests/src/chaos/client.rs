@@ -87,11 +87,9 @@ pub(super) struct Client {
     pub(super) cursor: Option<String>,
     /// What an EventSource waits.
     pub(super) retry: Duration,
-    /// Whether it has asked for the past of every channel.
-    pub(super) asked: bool,
     node: usize,
-    /// Whether it connects through the cable of its node.
-    spoilt: bool,
+    /// Straight, or through the cable of its node.
+    way: usize,
     connected: bool,
     behind: Option<Behind>,
     failures: u32,
@@ -99,7 +97,13 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(world: &Arc<World>, number: usize, transport: Transport, channels: Vec<u16>) -> Self {
+    pub(super) fn new(
+        world: &Arc<World>,
+        number: usize,
+        transport: Transport,
+        spoilt: bool,
+        channels: Vec<u16>,
+    ) -> Self {
         let name = format!("client {number} ({})", transport.name());
         Self {
             world: Arc::clone(world),
@@ -109,9 +113,8 @@ impl Client {
             stands: BTreeMap::new(),
             cursor: None,
             retry: RETRY,
-            asked: false,
             node: number % world.nodes.len(),
-            spoilt: number.is_multiple_of(3),
+            way: usize::from(spoilt),
             connected: false,
             behind: None,
             failures: 0,
@@ -121,7 +124,9 @@ impl Client {
 
     /// Lives until it has seen the end of every channel.
     pub(super) async fn live(&mut self) {
+        let mut gate = self.world.gate.subscribe();
         loop {
+            let _closed_for_ever = gate.wait_for(|open| *open).await.is_err();
             let end = match self.transport {
                 Transport::WebSocket => self.websocket().await,
                 Transport::Sse | Transport::Lines => self.listen().await,
@@ -133,14 +138,15 @@ impl Client {
             }
             let wait = self.mourn(&end);
             // Another node, which its list of addresses names.
-            self.node = (self.node + 1 + self.dice.place(self.world.nodes.len() - 1)) % self.world.nodes.len();
+            self.node =
+                (self.node + 1 + self.dice.place(self.world.nodes.len() - 1)) % self.world.nodes.len();
             sleep(wait).await;
         }
     }
 
     pub(super) fn address(&self) -> Option<SocketAddr> {
         let node = self.world.nodes.get(self.node)?;
-        Some(node.public[usize::from(self.spoilt)])
+        node.public.get(self.way).copied()
     }
 
     /// Notes how a connection ended, and returns how long to wait.
@@ -156,7 +162,8 @@ impl Client {
             self.connected = false;
             self.see(Seen::Disconnected);
             let since = self.behind.take().and_then(|behind| behind.since);
-            self.behind = Some(Behind { since: since.or(Some((cause, clock::now()))), owed: BTreeMap::new() });
+            self.behind =
+                Some(Behind { since: since.or(Some((cause, clock::now()))), owed: BTreeMap::new() });
         }
         let transport = self.transport.name();
         self.world.count(|counted| {
@@ -212,9 +219,9 @@ impl Client {
         self.connected
             && self.story.channels.iter().all(|channel| {
                 let (stand, end) = (self.stands.get(channel), ends.get(usize::from(*channel)));
-                stand.zip(end).is_some_and(|(stand, end)| {
-                    stand.epoch == end.epoch && stand.offset >= end.offset
-                })
+                stand
+                    .zip(end)
+                    .is_some_and(|(stand, end)| stand.epoch == end.epoch && stand.offset >= end.offset)
             })
     }
 
@@ -266,10 +273,8 @@ impl Client {
     fn subscribed(&mut self, channel: u16, frame: &Value) -> Heard {
         let position = frame["position"].as_str().and_then(|text| text.parse().ok());
         let replayed = frame["replayed"].as_u64().and_then(|count| u32::try_from(count).ok());
-        let has_asked = match self.transport {
-            Transport::WebSocket | Transport::Lines => self.stands.contains_key(&channel),
-            Transport::Sse | Transport::Poll => self.asked,
-        };
+        // Wherever it stood, it has asked to go on from there.
+        let has_asked = self.stands.contains_key(&channel);
         let reason = match frame["reason"].as_str() {
             Some("epoch") => Some(Reason::Epoch),
             Some("expired") => Some(Reason::Expired),

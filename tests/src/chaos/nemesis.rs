@@ -24,27 +24,15 @@ use super::{
 
 /// What can be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub(super) enum Kind {
     /// SIGTERM to a node, which is started again.
     NodeTerm,
     /// `kill -9` of a node, which is started again.
     NodeKill,
     /// SIGSTOP to a node, and SIGCONT.
     NodeStop,
-    /// FIN for every connection of a node's clients and publishers.
-    StreetFin,
-    /// RST for every connection of a node's clients and publishers.
-    StreetRst,
-    /// Clients and publishers of a node speak to nobody.
-    StreetHalfOpen,
-    /// What a node says to its clients and publishers comes later.
-    StreetOneWay,
-    /// Bytes between a node and its clients come late.
-    StreetDelay,
-    /// Bytes between a node and its clients come in pieces.
-    StreetSlices,
-    /// Bytes between a node and its clients come slowly.
-    StreetThrottle,
+    /// The way between a node and its clients and publishers is spoilt.
+    Street(Spoil),
     /// `kill -9` of a nats-server, which is started again.
     NatsKill,
     /// SIGSTOP to a nats-server, and SIGCONT.
@@ -53,56 +41,62 @@ pub enum Kind {
     NatsRetire,
     /// Leaders of streams give way.
     StepDown,
-    /// A node is cut off NATS.
-    BusCut,
-    /// RST for every connection of a node to NATS.
-    BusRst,
-    /// A node speaks to no NATS, and does not know.
-    BusHalfOpen,
-    /// One direction between a node and NATS waits.
-    BusOneWay,
-    /// Bytes between a node and NATS come late.
-    BusDelay,
-    /// Bytes between a node and NATS come in pieces.
-    BusSlices,
-    /// Bytes between a node and NATS come slowly.
-    BusThrottle,
+    /// The way between a node and NATS is spoilt.
+    Bus(Spoil),
     /// A stream is deleted, and made anew by the nodes.
     StreamDelete,
     /// A stream is purged.
     StreamPurge,
 }
 
+/// How the way between two can be spoilt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Spoil {
+    /// FIN for every connection.
+    Fin,
+    /// RST for every connection.
+    Rst,
+    /// FIN for every connection, and for new ones as well.
+    Cut,
+    /// Nobody is there any more, and nobody says so.
+    HalfOpen,
+    /// One direction waits.
+    OneWay,
+    /// Bytes come late.
+    Delay,
+    /// Bytes come in pieces.
+    Slices,
+    /// Bytes come slowly.
+    Throttle,
+}
+
+const SPOILS: [Spoil; 8] = [
+    Spoil::Fin,
+    Spoil::Rst,
+    Spoil::Cut,
+    Spoil::HalfOpen,
+    Spoil::OneWay,
+    Spoil::Delay,
+    Spoil::Slices,
+    Spoil::Throttle,
+];
+
 /// What the crew on nodes and clients draws from, and the crew on NATS.
-const CREWS: [&[Kind]; 2] = [
-    &[
-        Kind::NodeTerm,
-        Kind::NodeKill,
-        Kind::NodeStop,
-        Kind::StreetFin,
-        Kind::StreetRst,
-        Kind::StreetHalfOpen,
-        Kind::StreetOneWay,
-        Kind::StreetDelay,
-        Kind::StreetSlices,
-        Kind::StreetThrottle,
-    ],
-    &[
+fn kinds(crew: usize) -> Vec<Kind> {
+    let nodes = [Kind::NodeTerm, Kind::NodeKill, Kind::NodeStop];
+    let nats = [
         Kind::NatsKill,
         Kind::NatsStop,
         Kind::NatsRetire,
         Kind::StepDown,
-        Kind::BusCut,
-        Kind::BusRst,
-        Kind::BusHalfOpen,
-        Kind::BusOneWay,
-        Kind::BusDelay,
-        Kind::BusSlices,
-        Kind::BusThrottle,
         Kind::StreamDelete,
         Kind::StreamPurge,
-    ],
-];
+    ];
+    match crew {
+        0 => nodes.into_iter().chain(SPOILS.map(Kind::Street)).collect(),
+        _ => nats.into_iter().chain(SPOILS.map(Kind::Bus)).collect(),
+    }
+}
 
 /// How long a fault lasts, and the pause before it.
 const LASTS: (Duration, Duration) = (Duration::from_millis(800), Duration::from_millis(3500));
@@ -110,17 +104,17 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 
 /// One fault of the schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub(super) struct Fault {
     /// What is done.
-    pub kind: Kind,
+    pub(super) kind: Kind,
     /// The node or server it is done to.
-    pub target: usize,
+    pub(super) target: usize,
     /// After this pause.
-    pub pause: Duration,
+    pub(super) pause: Duration,
     /// For so long, where it lasts.
-    pub lasts: Duration,
+    pub(super) lasts: Duration,
     /// What else chance decides.
-    pub draw: u64,
+    pub(super) draw: u64,
 }
 
 impl fmt::Display for Fault {
@@ -131,15 +125,15 @@ impl fmt::Display for Fault {
 
 /// A fault that was done, from when to when.
 #[derive(Clone, Debug)]
-pub struct Done {
+pub(super) struct Done {
     /// Which.
-    pub fault: Fault,
+    pub(super) fault: Fault,
     /// Milliseconds since the beginning of the run.
-    pub from_ms: u32,
+    pub(super) from_ms: u32,
     /// Milliseconds since the beginning of the run.
-    pub to_ms: u32,
+    pub(super) to_ms: u32,
     /// Why it could not be done.
-    pub failed: Option<String>,
+    pub(super) failed: Option<String>,
 }
 
 /// The faults of one crew, without end: every kind once, in an order by chance, and again.
@@ -148,7 +142,7 @@ fn schedule(seed: u64, crew: usize) -> impl Iterator<Item = Fault> {
     let mut left: Vec<Kind> = Vec::new();
     std::iter::from_fn(move || {
         if left.is_empty() {
-            left = CREWS.get(crew)?.to_vec();
+            left = kinds(crew);
         }
         let kind = left.swap_remove(dice.place(left.len()));
         let (target, draw) = (dice.place(NODES), dice.draw());
@@ -213,26 +207,16 @@ async fn strike(stand: &Stand, world: &World, fault: Fault) -> Result<(), String
             stand.streams_are_whole().await;
             deleted
         }
-        Kind::StreetFin | Kind::StreetRst => {
+        Kind::Street(how) => {
             world.trouble(target, Cause::Cut);
-            let end = if kind == Kind::StreetFin { End::Fin } else { End::Rst };
-            stand.streets(target).iter().for_each(|cable| cable.snap(end));
-            // Long enough for clients to see who it was.
+            spoil(stand.streets(target), how, fault).await;
+            // Clients must see who it was, also those whose connections have lost bytes and end now.
             sleep(lasts / 4).await;
             world.trouble(target, Cause::Other);
             Ok(())
         }
-        Kind::StreetHalfOpen | Kind::StreetOneWay | Kind::StreetDelay | Kind::StreetSlices | Kind::StreetThrottle => {
-            world.trouble(target, Cause::Cut);
-            spoil(stand.streets(target), fault).await;
-            // Connections that have lost bytes end now.
-            sleep(lasts / 4).await;
-            world.trouble(target, Cause::Other);
-            Ok(())
-        }
-        Kind::BusCut | Kind::BusRst | Kind::BusHalfOpen | Kind::BusOneWay | Kind::BusDelay | Kind::BusSlices
-        | Kind::BusThrottle => {
-            spoil(stand.buses(target), fault).await;
+        Kind::Bus(how) => {
+            spoil(stand.buses(target), how, fault).await;
             Ok(())
         }
     }
@@ -276,35 +260,37 @@ async fn step_down(stand: &Stand, fault: Fault) -> Result<(), String> {
 }
 
 /// Spoils cables for a while.
-async fn spoil(cables: &[Cable], fault: Fault) {
-    let Fault { kind, lasts, draw, .. } = fault;
+async fn spoil(cables: &[Cable], how: Spoil, fault: Fault) {
+    let Fault { lasts, draw, .. } = fault;
     let mut dice = Dice::new(draw);
     let waits = Way { flow: Flow::Waits, ..Way::default() };
     let delay = dice.time(Duration::from_millis(20), Duration::from_millis(200));
-    let weather = match kind {
-        Kind::BusRst => {
-            cables.iter().for_each(|cable| cable.snap(End::Rst));
-            return sleep(lasts / 4).await;
+    let weather = match how {
+        Spoil::Fin | Spoil::Rst => Weather::default(),
+        Spoil::Cut => Weather { door: Door::Shut(End::Fin), ..Weather::default() },
+        Spoil::HalfOpen => Weather::half_open(),
+        Spoil::OneWay if dice.once_in(2) => Weather { down: waits, ..Weather::default() },
+        Spoil::OneWay => Weather { up: waits, ..Weather::default() },
+        Spoil::Delay => Weather::both(Way { delay, jitter: delay, ..Way::default() }),
+        Spoil::Slices => Weather::both(Way { slice_bytes: 1 + dice.below(100), ..Way::default() }),
+        Spoil::Throttle => {
+            Weather::both(Way { bytes_per_second: 20_000 + dice.below(80_000), ..Way::default() })
         }
-        Kind::BusCut => Weather { door: Door::Shut(End::Fin), ..Weather::default() },
-        Kind::StreetHalfOpen | Kind::BusHalfOpen => Weather::half_open(),
-        Kind::StreetOneWay => Weather { down: waits, ..Weather::default() },
-        Kind::BusOneWay if dice.once_in(2) => Weather { down: waits, ..Weather::default() },
-        Kind::BusOneWay => Weather { up: waits, ..Weather::default() },
-        Kind::StreetDelay | Kind::BusDelay => Weather::both(Way { delay, jitter: delay, ..Way::default() }),
-        Kind::StreetSlices | Kind::BusSlices => {
-            Weather::both(Way { slice_bytes: 1 + dice.below(100), ..Way::default() })
-        }
-        _ => Weather::both(Way { bytes_per_second: 20_000 + dice.below(80_000), ..Way::default() }),
     };
     for cable in cables {
         cable.set(weather);
-        if kind == Kind::BusCut {
-            cable.snap(End::Fin);
+        match how {
+            Spoil::Fin | Spoil::Cut => cable.snap(End::Fin),
+            Spoil::Rst => cable.snap(End::Rst),
+            Spoil::HalfOpen | Spoil::OneWay | Spoil::Delay | Spoil::Slices | Spoil::Throttle => {}
         }
     }
-    // Silence takes longer to be noticed.
-    let silent = matches!(kind, Kind::StreetHalfOpen | Kind::StreetOneWay | Kind::BusHalfOpen | Kind::BusOneWay);
-    sleep(if silent { lasts * 3 } else { lasts }).await;
+    let time = match how {
+        Spoil::Fin | Spoil::Rst => lasts / 4,
+        Spoil::Cut | Spoil::Delay | Spoil::Slices | Spoil::Throttle => lasts,
+        // Silence takes longer to be noticed.
+        Spoil::HalfOpen | Spoil::OneWay => lasts * 3,
+    };
+    sleep(time).await;
     cables.iter().for_each(Cable::mend);
 }

@@ -48,6 +48,8 @@ pub struct Plan {
     pub channels: (u16, u16),
     /// Channels of each kind that a client subscribes to.
     pub joins: (usize, usize),
+    /// Whether every third client connects through a cable that can be spoilt.
+    pub cables: bool,
     /// Publishers, every second one by gRPC.
     pub publishers: u16,
     /// Publications in a second, all together.
@@ -76,8 +78,9 @@ impl Plan {
             .concat(),
             channels: (12, 4),
             joins: (3, 1),
+            cables: true,
             publishers: 16,
-            rate: 80,
+            rate: 160,
             binary: gateway::binary(),
         }
     }

@@ -22,7 +22,7 @@ use tokio::{
     time::{sleep, sleep_until, timeout},
 };
 use tonic::{
-    Code, Request,
+    Request,
     transport::{Channel, Endpoint},
 };
 
@@ -74,7 +74,8 @@ pub(super) struct Publisher {
 impl Publisher {
     pub(super) fn new(world: &Arc<World>, number: u16) -> Self {
         let lazy = |address: SocketAddr| {
-            let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address makes a URL");
+            let endpoint =
+                Endpoint::from_shared(format!("http://{address}")).expect("an address makes a URL");
             PublishServiceClient::new(endpoint.connect_timeout(ANSWER).timeout(ANSWER).connect_lazy())
         };
         let grpc = (number % 2 == 1).then(|| world.nodes.iter().map(|node| node.api.map(lazy)).collect());
@@ -104,7 +105,8 @@ impl Publisher {
             next = clock::now().max(next) + interval;
             let channel = u16::try_from(self.dice.below(u64::from(channels))).unwrap_or(0);
             let large = self.dice.once_in(TOO_LARGE);
-            let more = if large { DATA_MAX } else { self.dice.place(usize::try_from(DATA_USUAL).unwrap_or(0)) };
+            let more =
+                if large { DATA_MAX } else { self.dice.place(usize::try_from(DATA_USUAL).unwrap_or(0)) };
             let _outcome = self.publish(channel, more, TRIES).await;
         }
     }
@@ -166,16 +168,16 @@ impl Publisher {
                 let position = results.first().and_then(|result| result.id.parse().ok());
                 position.map_or_else(|| unknown("no id".to_owned(), None), Answer::Stored)
             }
-            Err(status) => match status.code() {
-                Code::InvalidArgument | Code::OutOfRange | Code::ResourceExhausted | Code::FailedPrecondition => {
-                    Answer::Refused
-                }
-                code => {
-                    let told = status.metadata().get("carillon-retry-after-ms");
-                    let told = told.and_then(|value| value.to_str().ok()?.parse().ok());
-                    unknown(format!("{code:?}"), told.map(Duration::from_millis))
-                }
-            },
+            Err(status)
+                if status.metadata().get("carillon-error").is_some_and(|name| name == "too_large") =>
+            {
+                Answer::Refused
+            }
+            Err(status) => {
+                let told = status.metadata().get("carillon-retry-after-ms");
+                let told = told.and_then(|value| value.to_str().ok()?.parse().ok());
+                unknown(format!("{:?}", status.code()), told.map(Duration::from_millis))
+            }
         }
     }
 
@@ -210,7 +212,7 @@ impl Publisher {
                 let id = answer.pointer("/results/0/id").and_then(Value::as_str);
                 id.and_then(|id| id.parse().ok()).map_or_else(|| unknown("no id", None), Answer::Stored)
             }
-            Ok(400..408 | 409..429) => Answer::Refused,
+            Ok(400..=407 | 409..=428) => Answer::Refused,
             _ => unknown(status, answer["retry_after_ms"].as_u64().map(Duration::from_millis)),
         }
     }

@@ -62,7 +62,8 @@ impl Client {
     }
 
     fn query(&self) -> String {
-        let channels = self.story.channels.iter().map(|channel| format!("channel={}", self.world.name(*channel)));
+        let channels =
+            self.story.channels.iter().map(|channel| format!("channel={}", self.world.name(*channel)));
         channels.collect::<Vec<_>>().join("&")
     }
 
@@ -75,9 +76,7 @@ impl Client {
         let subscribe = |wishes: Value| {
             raw::frame(TEXT, json!({"type": "subscribe", "channels": wishes, "ref": 1}).to_string())
         };
-        if !wire.send(&subscribe(self.wishes(&self.story.channels))).await {
-            return End::Abnormal;
-        }
+        let _closing = wire.send(&subscribe(self.wishes(&self.story.channels))).await;
         let (mut told, mut leaving) = (None, false);
         while !self.has_finished() {
             let (first, payload) = match wire.frame().await {
@@ -112,10 +111,9 @@ impl Client {
                 answer = Some(raw::frame(TEXT, leave.to_string()));
                 leaving = true;
             }
-            if let Some(answer) = answer
-                && !wire.send(&answer).await
-            {
-                return End::Abnormal;
+            if let Some(answer) = answer {
+                // A close frame may wait to be read when nothing can be sent any more.
+                let _closing = wire.send(&answer).await;
             }
         }
         let _gone_already = wire.send(&raw::frame(CLOSE, 1000_u16.to_be_bytes())).await;
@@ -126,8 +124,10 @@ impl Client {
     pub(super) async fn listen(&mut self) -> End {
         let request = if self.transport == Transport::Sse {
             let id = self.cursor.as_ref().map(|id| format!("Last-Event-ID: {id}\r\n")).unwrap_or_default();
-            self.asked = self.cursor.is_some();
-            format!("GET /v1/sse?{} HTTP/1.1\r\nHost: test\r\nAccept: text/event-stream\r\n{id}\r\n", self.query())
+            format!(
+                "GET /v1/sse?{} HTTP/1.1\r\nHost: test\r\nAccept: text/event-stream\r\n{id}\r\n",
+                self.query()
+            )
         } else {
             let body = json!({"channels": self.wishes(&self.story.channels)}).to_string();
             format!(
@@ -142,7 +142,7 @@ impl Client {
         };
         self.begin();
         let mut goodbye = None;
-        let mut id = None;
+        let (mut id, mut data) = (None, None);
         while !self.has_finished() {
             let line = match wire.line().await {
                 Ok(Some(line)) => line,
@@ -150,9 +150,12 @@ impl Client {
                 Err(over) => return goodbye.unwrap_or_else(|| over.into()),
             };
             let line = String::from_utf8_lossy(&line);
-            let text = if self.transport == Transport::Sse {
-                match line.split_once(": ") {
-                    Some(("data", data)) => Some(data),
+            let text = match self.transport {
+                Transport::Sse => match line.split_once(": ") {
+                    Some(("data", text)) => {
+                        data = Some(text.to_owned());
+                        None
+                    }
                     Some(("id", new)) => {
                         id = Some(new.to_owned());
                         None
@@ -161,17 +164,16 @@ impl Client {
                         self.retry = retry.parse().map_or(self.retry, Duration::from_millis);
                         None
                     }
-                    // The end of a block, with which its id holds.
+                    // The end of a block, with which it holds.
                     _ if line.is_empty() => {
                         self.cursor = id.take().or_else(|| self.cursor.take());
-                        None
+                        data.take()
                     }
                     _ => None,
-                }
-            } else {
-                Some(&*line)
+                },
+                Transport::WebSocket | Transport::Lines | Transport::Poll => Some(line.into_owned()),
             };
-            match text.map_or(Heard::Nothing, |text| self.hear(text)) {
+            match text.map_or(Heard::Nothing, |text| self.hear(&text)) {
                 Heard::Nothing | Heard::Left(_) => {}
                 Heard::Goodbye(code, wait) => goodbye = Some(End::Polite(code, wait)),
                 Heard::Refused(why, wait) => return End::Refused(why, wait),
@@ -185,7 +187,6 @@ impl Client {
         let mut open = None;
         loop {
             let since = self.cursor.as_ref().map(|cursor| format!("&since={cursor}")).unwrap_or_default();
-            self.asked = self.cursor.is_some();
             let request = format!(
                 "GET /v1/poll?{}&timeout={POLL_SECONDS}&limit={POLL_LIMIT}{since} HTTP/1.1\r\nHost: test\r\n\r\n",
                 self.query()
@@ -244,8 +245,11 @@ impl Client {
             let text = members.get(name).map_or("", |list| list.get());
             serde_json::from_str::<Vec<&RawValue>>(text)
         };
-        let (Ok(messages), Ok(control)) = (list("messages"), list("control")) else { return Err(nonsense(self)) };
-        let Some(Ok(cursor)) = members.get("cursor").map(|text| serde_json::from_str::<String>(text.get())) else {
+        let (Ok(messages), Ok(control)) = (list("messages"), list("control")) else {
+            return Err(nonsense(self));
+        };
+        let Some(Ok(cursor)) = members.get("cursor").map(|text| serde_json::from_str::<String>(text.get()))
+        else {
             return Err(nonsense(self));
         };
         // What is told of a channel stands before its messages, but for a gap, whose position says where it is.

@@ -13,7 +13,12 @@ use std::{
 };
 
 use carillon_tasks::clock;
-use tokio::{net::TcpStream, sync::Mutex as AsyncMutex, task::block_in_place, time::{sleep, timeout}};
+use tokio::{
+    net::TcpStream,
+    sync::Mutex as AsyncMutex,
+    task::block_in_place,
+    time::{sleep, timeout},
+};
 
 use crate::{
     daemon::{Daemon, Folder, Net},
@@ -21,7 +26,7 @@ use crate::{
         cable::{Cable, Weather},
         streams::Streams,
     },
-    http,
+    http::{self, Answer},
     nats::{NatsServer, NatsVersion},
 };
 
@@ -38,7 +43,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// What nodes take to stop, at most.
 const DRAIN: Duration = Duration::from_secs(3);
-const GRACE: Duration = Duration::from_secs(10);
+const GRACE: Duration = Duration::from_secs(30);
 
 /// The classes of history, and their streams: nothing is deleted from the first.
 pub(super) const RISKY_STREAMS: &str = "gw_risky_";
@@ -66,7 +71,8 @@ impl Stand {
         let folder = Folder::new("chaos");
         // Whatever is built meanwhile.
         let binary = folder.path().join("carillon");
-        let copied = fs::hard_link(&plan.binary, &binary).or_else(|_far| fs::copy(&plan.binary, &binary).map(drop));
+        let copied =
+            fs::hard_link(&plan.binary, &binary).or_else(|_far| fs::copy(&plan.binary, &binary).map(drop));
         copied.unwrap_or_else(|fault| panic!("{}: {fault}", plan.binary.display()));
         let ports = [8000, 8001, 9000].into_iter().flat_map(|port| [(1, port), (2, port), (3, port)]);
         let net = Net::free(&ports.collect::<Vec<_>>());
@@ -109,7 +115,8 @@ impl Stand {
     /// Starts a node that is not there.
     pub(super) async fn start_node(&self, number: usize) {
         let at = |port| self.net.at(last(number), port).to_string();
-        let servers: Vec<_> = self.buses[number].iter().map(|cable| format!("nats://{}", cable.address())).collect();
+        let servers: Vec<_> =
+            self.buses[number].iter().map(|cable| format!("nats://{}", cable.address())).collect();
         let mut command = Command::new(&self.binary);
         command.args(["serve", "--config"]).arg(&self.config).envs([
             ("CARILLON__PUBLIC__LISTEN", at(8000)),
@@ -139,18 +146,20 @@ impl Stand {
 
     /// Waits until a node is ready for clients.
     pub(super) async fn node_is_ready(&self, number: usize) {
+        self.node_is(number, |answer| answer.status == 200).await;
+    }
+
+    /// Waits until a node says of itself what is awaited.
+    pub(super) async fn node_is(&self, number: usize, awaited: impl Fn(&Answer) -> bool) {
         let at = self.net.at(last(number), 9000);
-        let ready = async {
-            loop {
-                // A listener that is not there yet must not fail the run.
-                if TcpStream::connect(at).await.is_ok() && http::get(at, "/readyz").await.status == 200 {
-                    return;
-                }
+        let asking = async {
+            // A listener that is not there yet must not fail the run.
+            while TcpStream::connect(at).await.is_err() || !awaited(&http::get(at, "/readyz").await) {
                 sleep(LOOK_AGAIN).await;
             }
         };
-        let late = timeout(WELL, ready).await.is_err();
-        assert!(!late, "node {number} is not ready:\n{}", self.log(number).await);
+        let late = timeout(WELL, asking).await.is_err();
+        assert!(!late, "node {number} is not as awaited:\n{}", self.log(number).await);
     }
 
     pub(super) async fn log(&self, number: usize) -> String {
@@ -237,7 +246,6 @@ fn configuration(binary: &Path, more: &str) -> (String, String) {
     let (drain, grace) = (DRAIN.as_secs(), GRACE.as_secs());
     let config = format!(
         "{keys}\n[node]\nworkers = 2\ndrain = \"{drain}s\"\ngrace = \"{grace}s\"\n\
-         [client]\nheartbeat = \"2s\"\npong_timeout = \"3s\"\n\
          [broker]\nkind = \"nats\"\n[broker.nats]\nreplicas = {NODES}\n{more}\n{}{}",
         class("safe"),
         class("risky")

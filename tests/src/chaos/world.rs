@@ -35,7 +35,7 @@ pub enum Cause {
 
 impl Cause {
     /// All of them, with their names.
-    pub const NAMES: [(Self, &str); 5] = [
+    pub(super) const NAMES: [(Self, &str); 5] = [
         (Self::Term, "sigterm"),
         (Self::Kill, "kill -9"),
         (Self::Stop, "sigstop"),
@@ -46,7 +46,7 @@ impl Cause {
 
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Farewell {
+pub(super) enum Farewell {
     /// With a close frame, or with a goodbye where there are none.
     Polite(u16),
     /// Without: what browsers call 1006.
@@ -89,6 +89,8 @@ pub(super) struct World {
     /// Clients that are subscribed to all that they want, and clients that have seen all that there is.
     pub(super) settled: AtomicUsize,
     pub(super) finished: AtomicUsize,
+    /// Whether clients may connect.
+    pub(super) gate: watch::Sender<bool>,
     /// Whether publishers end.
     pub(super) quiet: watch::Sender<bool>,
     /// Where each channel ends, once it does.
@@ -109,6 +111,7 @@ impl World {
             counted: Mutex::default(),
             settled: AtomicUsize::new(0),
             finished: AtomicUsize::new(0),
+            gate: watch::Sender::new(true),
             quiet: watch::Sender::new(false),
             ends: watch::Sender::new(None),
         }

@@ -14,6 +14,7 @@ const KEPT: u64 = 5;
 pub fn audit(run: &Run) -> Verdict {
     let mut verdict = Verdict::default();
     let publications = Publications::gather(run, &mut |violation| verdict.add(violation));
+    verdict.stale = publications.stale;
     for (client, story) in run.clients.iter().enumerate() {
         for channel in &story.channels {
             let Some(facts) = run.channels.get(usize::from(*channel)) else { continue };

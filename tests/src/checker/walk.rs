@@ -84,7 +84,7 @@ impl<'a> Walk<'a> {
             wrong(place, (Fault::NotSubscribed, format!("{position} came without a subscription")));
         }
         self.owed = self.owed.saturating_sub(1);
-        if let Some((fault, why)) = self.is_false(what, position, content) {
+        if let Some((fault, why)) = self.is_false(what, content) {
             return wrong(place, (fault, format!("{position} is {what:?}: {why}")));
         }
         if let Some(stand) = self.stand.filter(|stand| stand.epoch != position.epoch) {
@@ -110,16 +110,13 @@ impl<'a> Walk<'a> {
     }
 
     /// Says what is wrong with a message, wherever it stands.
-    fn is_false(&self, what: Name, position: Position, content: u64) -> Option<(Fault, &'static str)> {
+    fn is_false(&self, what: Name, content: u64) -> Option<(Fault, &'static str)> {
         let Some(one) = self.publications.named(what) else {
             return Some((Fault::Phantom, "nobody published it"));
         };
         match one.outcome {
             _ if one.content != content => Some((Fault::WrongContent, "it was not published like this")),
             Outcome::Refused => Some((Fault::Phantom, "it was refused")),
-            Outcome::Stored(at) if at.epoch == position.epoch && at != position => {
-                Some((Fault::FalseAnswer, "it was acknowledged at another place"))
-            }
             Outcome::Stored(_) | Outcome::Unknown => None,
         }
     }

@@ -23,7 +23,7 @@ pub(super) const MS: u64 = 1000;
 pub(super) const SECOND: u64 = 1000 * MS;
 
 /// The last events that a violation is shown with.
-const TRACE: usize = 400;
+const TRACE: usize = 2000;
 
 /// A node in one of its lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,20 +53,49 @@ pub(super) enum ClientEvent {
 
 #[derive(Debug)]
 pub(super) enum NodeEvent {
-    Feed { stream: usize, feed: u64, link: u32, stored: Box<Stored> },
-    Tail { stream: usize, ask: u64, answer: Option<TailAnswer> },
-    Fetched { stream: usize, ask: u64, answer: Option<(Offset, Vec<Stored>)> },
+    Feed {
+        stream: usize,
+        feed: u64,
+        link: u32,
+        stored: Box<Stored>,
+    },
+    Tail {
+        stream: usize,
+        ask: u64,
+        answer: Option<TailAnswer>,
+    },
+    Fetched {
+        stream: usize,
+        ask: u64,
+        answer: Option<(Offset, Vec<Stored>)>,
+    },
     /// A shard's own time, or a step that it has yet to do.
-    Wake { stream: usize },
+    Wake {
+        stream: usize,
+    },
     Turn,
     Tick,
     LinkUp,
-    Command { socket: u64, command: Command },
-    Open { client: usize, socket: u64 },
+    Command {
+        socket: u64,
+        command: Command,
+    },
+    Open {
+        client: usize,
+        socket: u64,
+    },
     /// The socket has room, or is gone.
-    Writable { socket: u64 },
-    Gone { socket: u64 },
-    Read { key: usize, number: u64, answer: Box<Result<Recovery, RecoverError>> },
+    Writable {
+        socket: u64,
+    },
+    Gone {
+        socket: u64,
+    },
+    Read {
+        key: usize,
+        number: u64,
+        answer: Box<Result<Recovery, RecoverError>>,
+    },
 }
 
 #[derive(Debug)]
@@ -79,8 +108,19 @@ pub(super) enum ServerEvent {
         proven: Option<u32>,
         witnesses: Vec<Offset>,
     },
-    Fetch { stream: usize, ask: u64, from: Offset, to: Offset },
-    Read { key: usize, number: u64, channel: usize, since: Since, head: Position },
+    Fetch {
+        stream: usize,
+        ask: u64,
+        from: Offset,
+        to: Offset,
+    },
+    Read {
+        key: usize,
+        number: u64,
+        channel: usize,
+        since: Since,
+        head: Position,
+    },
 }
 
 /// What a node is told of a stream's tail.
@@ -113,6 +153,7 @@ pub(super) struct Agenda {
     next: u64,
     numbers: u64,
     pub(super) claims: Vec<Claim>,
+    pub(super) largest_frame: usize,
     /// The first thing that was found wrong.
     pub(super) wrong: Option<String>,
     pub(super) tally: Tally,
@@ -135,6 +176,7 @@ impl Agenda {
             next: 0,
             numbers: 0,
             claims: Vec::new(),
+            largest_frame: 0,
             wrong: None,
             tally: Tally::default(),
             trace: traced.then(VecDeque::new),

@@ -9,7 +9,7 @@ use std::{cell::RefCell, collections::VecDeque, io::IoSlice, rc::Rc};
 use bytes::Bytes;
 use carillon_broker::CatchUp;
 use carillon_hub::{Line, Offered, Origin, Outbox, Seat};
-use carillon_model::{ChannelName, Overflow, Publication};
+use carillon_model::{ChannelName, Overflow, Position, Publication};
 use carillon_session::{Push, Reference, Session, Wanted};
 
 use super::{agenda::Agenda, bug::Bug, frame};
@@ -35,6 +35,10 @@ pub(super) struct Connection {
     pub(super) seats: Vec<Seated>,
     pub(super) wishes: Vec<(Wanted, Option<Reference>)>,
     pub(super) readers: Vec<Reader>,
+    /// Questions to storage that are open.
+    pub(super) questions: Vec<u64>,
+    /// A past waits for room, which others may make.
+    pub(super) hungry: bool,
     pub(super) touched: bool,
     pub(super) open: bool,
 }
@@ -73,6 +77,8 @@ impl Connection {
             seats: Vec::new(),
             wishes: Vec::new(),
             readers: Vec::new(),
+            questions: Vec::new(),
+            hungry: false,
             touched: false,
             open: true,
         }
@@ -80,6 +86,24 @@ impl Connection {
 
     pub(super) fn say(&mut self, frame: Bytes, agenda: &mut Agenda) -> Offered {
         self.offer(frame, Origin::Kept, agenda)
+    }
+
+    /// Tells of a gap. On a channel of which frames are dropped it stands in line with the word of those.
+    pub(super) fn say_gap(
+        &mut self,
+        channel: &ChannelName,
+        position: Position,
+        agenda: &mut Agenda,
+    ) -> Offered {
+        let push = Push::Gap { channel: channel.clone(), position: Some(position) };
+        let seated = self.seats.iter().find(|seated| seated.channel == *channel);
+        let origin = match (agenda.plan.channels[frame::number(channel)].overflow, seated) {
+            (Overflow::DropOldest | Overflow::Latest, Some(seated)) => {
+                Origin::Gap(seated.line, Some(position))
+            }
+            (Overflow::Close, _) | (_, None) => Origin::Kept,
+        };
+        self.offer(frame::write(&push), origin, agenda)
     }
 
     /// Queues the transport's close.
@@ -92,6 +116,7 @@ impl Connection {
 
     pub(super) fn offer(&mut self, frame: Bytes, origin: Origin, agenda: &mut Agenda) -> Offered {
         let limit_bytes = agenda.plan.outbox_bytes;
+        agenda.largest_frame = agenda.largest_frame.max(frame.len());
         if self.has_room(frame.len(), limit_bytes) {
             return self.outbox.offer(frame, origin, limit_bytes);
         }
@@ -142,6 +167,13 @@ impl Connection {
         self.outbox.has_room(frame_bytes, limit_bytes)
     }
 
+    /// Says whether the connection's own task has something to do once the socket has room, and the socket has.
+    pub(super) fn is_woken(&self) -> bool {
+        let socket = self.socket.borrow();
+        let waits = !self.outbox.is_empty() || self.hungry;
+        waits && self.open && !socket.client_gone && socket.bytes.len() < socket.room_bytes
+    }
+
     /// Writes what waits, as far as the socket takes it.
     pub(super) fn flush(&mut self) {
         let mut socket = self.socket.borrow_mut();
@@ -149,7 +181,8 @@ impl Connection {
             let room = socket.room_bytes.saturating_sub(socket.bytes.len());
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let filled = self.outbox.slices(&mut slices);
-            let taken: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.iter().copied()).take(room).collect();
+            let taken: Vec<u8> =
+                slices[..filled].iter().flat_map(|slice| slice.iter().copied()).take(room).collect();
             if taken.is_empty() && self.outbox.bytes() > 0 {
                 break;
             }

@@ -6,8 +6,8 @@
 
 use carillon_broker::{Attached, CatchUp, RecoverError, Recovery, Step};
 use carillon_hub::{Joined, Offered, Render as _, SessionKey, Stand, Subscriber};
-use carillon_model::{ChannelName, CloseReason, Form, Position, Since};
-use carillon_session::{Answer, Push, Recovered, Reference, Wanted};
+use carillon_model::{ChannelName, CloseReason, Form, Position, Publication, Since};
+use carillon_session::{Answer, Recovered, Reference, Wanted};
 
 use super::{
     agenda::{Agenda, Claim, Event, MS, SECOND, ServerEvent},
@@ -38,8 +38,9 @@ impl Node {
         reference: Option<Reference>,
         agenda: &mut Agenda,
     ) {
-        if !self.was_reached() || connection.readers.len() >= READERS_MAX {
+        if !self.was_reached() || !has_reader_free(connection) {
             connection.wishes.push((wanted, reference));
+            self.waiting = true;
             return;
         }
         let overflow = agenda.plan.channels[frame::number(&wanted.channel)].overflow;
@@ -98,10 +99,17 @@ impl Node {
         }
     }
 
-    fn advance(&mut self, key: usize, connection: &mut Connection, reader: &mut Reader, agenda: &mut Agenda) -> Pause {
+    fn advance(
+        &mut self,
+        key: usize,
+        connection: &mut Connection,
+        reader: &mut Reader,
+        agenda: &mut Agenda,
+    ) -> Pause {
         loop {
             let sits = |seated: &Seated| seated.channel == reader.channel && seated.seat == reader.seat;
-            if !connection.open || !connection.seats.iter().any(sits) {
+            let ended = !connection.open || connection.session.is_closed();
+            if ended || !connection.seats.iter().any(sits) {
                 return Pause::Done;
             }
             match reader.catchup.step() {
@@ -109,6 +117,7 @@ impl Node {
                     Some(attached) => reader.catchup.handle_attached(attached),
                     None => {
                         reader.again_at = Some(agenda.now + AGAIN);
+                        self.waiting = true;
                         return Pause::Waits;
                     }
                 },
@@ -116,45 +125,36 @@ impl Node {
                     if reader.asked.is_none() && reader.again_at.is_none_or(|at| at <= agenda.now) {
                         reader.again_at = None;
                         self.ask(key, reader, since, agenda);
+                        connection.questions.extend(reader.asked);
                     }
                     return Pause::Waits;
                 }
                 Step::Tell { position, replayed } => {
-                    let recovered = replayed.map_or_else(Recovered::No, |replayed| Recovered::All { replayed });
+                    let recovered =
+                        replayed.map_or_else(Recovered::No, |replayed| Recovered::All { replayed });
                     reader.replayed = replayed.unwrap_or(0);
                     self.tell(key, connection, reader, position, recovered, agenda);
                     reader.catchup.handle_told();
                 }
                 Step::Give(publication) => {
-                    reader.given += 1;
-                    if agenda.bug == Bug::PartialReplay && reader.given > 1 && reader.given == reader.replayed {
-                        reader.catchup.handle_taken();
-                        continue;
-                    }
-                    let frame = publication
-                        .frames
-                        .get_or_make(Form::NativeWebSocket, || Lines.frame(Form::NativeWebSocket, &publication))
-                        .clone();
-                    if !connection.has_room(frame.len(), agenda.plan.outbox_bytes / 2) {
-                        reader.given -= 1;
+                    if !Self::give(connection, reader, &publication, agenda) {
+                        connection.hungry = true;
                         return Pause::Waits;
                     }
-                    let (line, overflow) = (reader.line, reader.overflow);
-                    match connection.offer_publication(frame, &publication, line, overflow, agenda) {
-                        Offered::Queued => reader.catchup.handle_taken(),
-                        Offered::Full => return Pause::Waits,
-                    }
-                    agenda.tally.replayed += 1;
+                    reader.catchup.handle_taken();
                 }
                 Step::Gap(position) => {
-                    let push = Push::Gap { channel: reader.channel.clone(), position: Some(position) };
-                    if connection.say(frame::write(&push), agenda) == Offered::Full {
+                    if connection.say_gap(&reader.channel, position, agenda) == Offered::Full {
                         connection.session.handle_close(CloseReason::SlowConsumer, None);
                     }
                     reader.catchup.handle_told();
                 }
                 Step::Stand(position) => {
-                    let position = if agenda.bug == Bug::StandAhead { Self::ahead(position) } else { position };
+                    let position =
+                        if agenda.bug == Bug::StandAhead { Self::ahead(position) } else { position };
+                    agenda.note(|| {
+                        format!("{:?} has a reader of {} stand at {position}", self.here, reader.channel)
+                    });
                     self.channels.stand(&reader.channel, reader.seat, position);
                     return Pause::Done;
                 }
@@ -165,6 +165,30 @@ impl Node {
                 }
             }
         }
+    }
+
+    /// Gives a client a publication of its past, if there is room for it.
+    fn give(
+        connection: &mut Connection,
+        reader: &mut Reader,
+        publication: &Publication,
+        agenda: &mut Agenda,
+    ) -> bool {
+        if agenda.bug == Bug::PartialReplay && reader.given > 0 && reader.given + 1 == reader.replayed {
+            reader.given += 1;
+            return true;
+        }
+        let form = Form::NativeWebSocket;
+        let frame = publication.frames.get_or_make(form, || Lines.frame(form, publication)).clone();
+        if !connection.has_room(frame.len(), agenda.plan.outbox_bytes / 2) {
+            return false;
+        }
+        let (line, overflow) = (reader.line, reader.overflow);
+        let given =
+            connection.offer_publication(frame, publication, line, overflow, agenda) == Offered::Queued;
+        reader.given += u32::from(given);
+        agenda.tally.replayed += u64::from(given);
+        given
     }
 
     const fn ahead(position: Position) -> Position {
@@ -183,7 +207,7 @@ impl Node {
             Since::After(after) if agenda.bug == Bug::TrustFuture && after.offset > here.offset => {
                 Since::After(Position { offset: here.offset, ..after })
             }
-            other => other,
+            Since::Now | Since::After(_) | Since::Oldest | Since::Last(_) | Since::Time(_) => since,
         };
         ring.attach(channel, since, agenda.plan.replay)
     }
@@ -229,38 +253,50 @@ impl Node {
         read: Result<Recovery, RecoverError>,
         agenda: &mut Agenda,
     ) {
+        let mut known = false;
         self.with(key, agenda, |node, connection, agenda| {
-            let Some(reader) = connection.readers.iter_mut().find(|one| one.asked == Some(number)) else { return };
-            reader.asked = None;
-            if matches!(read, Err(RecoverError::Unavailable)) {
-                reader.again_at = Some(agenda.now + AGAIN);
-                if !node.link.up {
-                    return;
-                }
+            let open = connection.questions.len();
+            connection.questions.retain(|question| *question != number);
+            known = connection.questions.len() < open;
+            let reader = connection.readers.iter_mut().find(|one| one.asked == Some(number));
+            if let Some(reader) = reader.filter(|_| known) {
+                reader.asked = None;
+                node.bring(reader, read, agenda);
+                node.advance_readers(key, connection, agenda);
             }
-            let channel = reader.channel.clone();
-            let Some(head) = node.memory(&channel, Since::Now, agenda) else { return };
-            if let Some(reader) = connection.readers.iter_mut().find(|one| one.channel == channel) {
-                reader.catchup.handle_recovered(read, head.position);
-            }
-            node.advance_readers(key, connection, agenda);
         });
-        self.carry_out(key, agenda);
+        if known {
+            self.carry_out(key, agenda);
+        }
+    }
+
+    fn bring(&mut self, reader: &mut Reader, read: Result<Recovery, RecoverError>, agenda: &Agenda) {
+        if matches!(read, Err(RecoverError::Unavailable)) {
+            reader.again_at = Some(agenda.now + AGAIN);
+            self.waiting = true;
+            if !self.link.up {
+                return;
+            }
+        }
+        if let Some(head) = self.memory(&reader.channel, Since::Now, agenda) {
+            reader.catchup.handle_recovered(read, head.position);
+        }
     }
 
     /// Goes on with what had to wait.
     pub(super) fn tick(&mut self, agenda: &mut Agenda) {
-        if !self.was_reached() {
+        if agenda.bug == Bug::InterestLate {
+            let seats = self.connections.values().flat_map(|connection| &connection.seats);
+            self.interest.extend(seats.map(|seated| seated.channel.clone()));
+        }
+        if !self.waiting || !self.was_reached() {
             return;
         }
+        self.waiting = false;
         for key in self.connections.keys().copied().collect::<Vec<_>>() {
             self.with(key, agenda, |node, connection, agenda| {
-                if agenda.bug == Bug::InterestLate {
-                    for seated in &connection.seats {
-                        node.interest.insert(seated.channel.clone());
-                    }
-                }
                 node.advance_readers(key, connection, agenda);
+                node.waiting |= connection.readers.iter().any(|reader| reader.again_at.is_some());
             });
             self.carry_out(key, agenda);
         }
@@ -268,7 +304,7 @@ impl Node {
 
     pub(super) fn grant_next(&mut self, key: usize, connection: &mut Connection, agenda: &mut Agenda) {
         let mut left = connection.wishes.len();
-        while left > 0 && self.was_reached() && connection.readers.len() < READERS_MAX {
+        while left > 0 && self.was_reached() && has_reader_free(connection) {
             left -= 1;
             let (wanted, reference) = connection.wishes.remove(0);
             let held = connection.seats.iter().any(|seated| seated.channel == wanted.channel);
@@ -283,7 +319,13 @@ impl Node {
         connection.readers.retain(|reader| reader.channel != *channel);
         if let Some(place) = connection.seats.iter().position(|seated| seated.channel == *channel) {
             let seated = connection.seats.swap_remove(place);
+            connection.outbox.forget(seated.line);
             self.unseat(&seated);
         }
     }
+}
+
+/// Says whether a client can be brought another past just now.
+const fn has_reader_free(connection: &Connection) -> bool {
+    connection.readers.len() < READERS_MAX && connection.questions.len() < READERS_MAX
 }

@@ -33,6 +33,7 @@ const CLOSE_PATIENCE: u64 = 5 * SECOND;
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) here: Here,
+    pub(super) began: u64,
     pub(super) link: LinkState,
     pub(super) shards: Vec<Shard>,
     pub(super) interest: BTreeSet<ChannelName>,
@@ -43,6 +44,8 @@ pub(super) struct Node {
     pub(super) channels: Channels,
     pub(super) connections: BTreeMap<usize, Connection>,
     pub(super) questions: u64,
+    /// Some connection waits for the broker, or for the time to ask it again.
+    pub(super) waiting: bool,
     pub(super) draining: bool,
     pub(super) limits: Limits,
 }
@@ -56,6 +59,7 @@ impl Node {
         agenda.later(100 * MS, Event::Node(here, NodeEvent::Tick));
         Self {
             here,
+            began: agenda.now,
             link: LinkState { up: false, generation: 0 },
             shards,
             interest: BTreeSet::new(),
@@ -66,6 +70,7 @@ impl Node {
             channels: Channels::default(),
             connections: BTreeMap::new(),
             questions: 0,
+            waiting: false,
             draining: false,
             limits: Limits {
                 heartbeat: Duration::from_secs(25),
@@ -81,12 +86,19 @@ impl Node {
         self.shards.iter().all(|shard| shard.ring.position().is_some())
     }
 
-    /// Says whether nothing is on its way within the node.
-    pub(super) fn is_quiet(&self) -> bool {
-        self.shards.iter().all(Shard::is_settled)
-            && self.mailbox.is_empty()
-            && self.work.is_empty()
-            && self.connections.values().all(|one| one.readers.is_empty() && one.wishes.is_empty())
+    /// Says what is still on its way within the node, if anything.
+    pub(super) fn unrest(&self) -> Option<String> {
+        let shard = self.shards.iter().position(|shard| !shard.is_settled());
+        let connections = || self.connections.iter();
+        let reads = connections().find(|(_, one)| !one.readers.is_empty() || !one.wishes.is_empty());
+        match (shard, reads) {
+            (Some(shard), _) => Some(format!("has shard {shard} unsettled")),
+            (_, Some((key, one))) => {
+                Some(format!("still brings connection {key} {:?} {:?}", one.readers, one.wishes))
+            }
+            _ if !self.mailbox.is_empty() || !self.work.is_empty() => Some("has mail".to_owned()),
+            _ => None,
+        }
     }
 
     pub(super) fn hear_shard(&mut self, stream: usize, heard: Heard, agenda: &mut Agenda) {
@@ -125,7 +137,7 @@ impl Node {
     /// Takes a connection in.
     pub(super) fn open(&mut self, socket: Rc<RefCell<Socket>>, agenda: &mut Agenda) {
         let key = (0..).find(|key| !self.connections.contains_key(key)).unwrap_or(0);
-        let id = ConnectionId::from_bits(agenda.dice.draw().into());
+        let id = ConnectionId::from_bits(agenda.dice.draw());
         let now = agenda.instant();
         let session = Session::open(id, None, Vec::new(), Heartbeat::Transport, &self.limits, now);
         let mut connection = Connection::new(socket, session);
@@ -164,6 +176,10 @@ impl Node {
                 node.obey(key, connection, agenda);
             }
             connection.flush();
+            if connection.is_woken() {
+                let socket = connection.socket.borrow().number;
+                agenda.later(1, Event::Node(node.here, NodeEvent::Writable { socket }));
+            }
         });
         self.remove_if_over(key);
     }
@@ -174,11 +190,19 @@ impl Node {
         }
     }
 
-    pub(super) fn carry(&mut self, key: usize, connection: &mut Connection, effect: Effect, agenda: &mut Agenda) {
+    pub(super) fn carry(
+        &mut self,
+        key: usize,
+        connection: &mut Connection,
+        effect: Effect,
+        agenda: &mut Agenda,
+    ) {
         match effect {
             Effect::Say(_) | Effect::ProbePeer if !connection.open => {}
             Effect::Say(push) => {
-                if matches!(push, Push::Goodbye { .. }) && connection.outbox.bytes() > agenda.plan.outbox_bytes / 2 {
+                if matches!(push, Push::Goodbye { .. })
+                    && connection.outbox.bytes() > agenda.plan.outbox_bytes / 2
+                {
                     connection.outbox.drop_unsent();
                 }
                 let full = connection.say(frame::write(&push), agenda) == Offered::Full;
@@ -186,7 +210,9 @@ impl Node {
                     connection.session.handle_close(CloseReason::SlowConsumer, None);
                 }
             }
-            Effect::Join { wanted, reference } => self.answer_join(key, connection, wanted, reference, agenda),
+            Effect::Join { wanted, reference } => {
+                self.answer_join(key, connection, wanted, reference, agenda)
+            }
             Effect::Leave(channel) => self.leave(connection, &channel),
             Effect::Close(_) => {
                 connection.close();

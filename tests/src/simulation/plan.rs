@@ -143,10 +143,6 @@ impl Plan {
             faults: Faults::draw(dice),
         }
     }
-
-    pub(super) fn channels_of(&self, stream: usize) -> impl Iterator<Item = usize> + '_ {
-        (0..self.channels.len()).filter(move |channel| self.channels[*channel].stream == stream)
-    }
 }
 
 impl Faults {

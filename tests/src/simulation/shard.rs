@@ -66,6 +66,8 @@ pub(super) struct Shard {
     fetching: Option<u64>,
     renew: Option<Epoch>,
     wake_at: Option<u64>,
+    /// The epochs that it has followed.
+    followed: Vec<Epoch>,
     /// It is in the ring and was not handed on yet.
     midway: VecDeque<Brought>,
     /// For a planted bug.
@@ -89,6 +91,7 @@ impl Shard {
             fetching: None,
             renew: None,
             wake_at: None,
+            followed: Vec::new(),
             midway: VecDeque::new(),
             put_off: None,
         }
@@ -96,6 +99,12 @@ impl Shard {
 
     pub(super) fn is_settled(&self) -> bool {
         self.passed_barrier && self.tracker.is_settled() && self.fetching.is_none()
+    }
+
+    /// Says whether it knows an epoch as one that is over.
+    pub(super) fn has_left(&self, epoch: Option<Epoch>) -> bool {
+        let now = self.tracker.position().map(|position| position.epoch);
+        epoch != now && self.followed.iter().any(|followed| Some(*followed) == epoch)
     }
 
     /// Takes what came in and goes on from there; what it hands on is given to `bring`.
@@ -127,7 +136,8 @@ impl Shard {
             }
             Heard::Tail { .. } | Heard::Fetched { .. } | Heard::Nothing => {}
         }
-        let queued: Vec<_> = self.queues.get_mut(&self.feed).map(std::mem::take).into_iter().flatten().collect();
+        let queued: Vec<_> =
+            self.queues.get_mut(&self.feed).map(std::mem::take).into_iter().flatten().collect();
         for stored in queued.into_iter().filter(|_| !self.feed_is_old) {
             self.tracker.handle_live(stored);
         }
@@ -204,15 +214,22 @@ impl Shard {
                 return;
             }
             self.renew = None;
-            self.proven = Some(leader);
             self.tracker.handle_tail(tail, agenda.instant());
+            // Not by an answer that the tracker did not believe.
+            self.proven = self.tracker.is_settled().then_some(leader);
         }
         let pause = if self.tracker.is_settled() { POLL } else { POLL_UNSETTLED };
         self.poll_at = agenda.now + pause + agenda.draw(pause / 10);
     }
 
     /// Does what the tracker wants; with pauses, if it may.
-    fn act(&mut self, here: Here, agenda: &mut Agenda, pauses: bool, bring: &mut dyn FnMut(Brought, &mut Agenda)) {
+    fn act(
+        &mut self,
+        here: Here,
+        agenda: &mut Agenda,
+        pauses: bool,
+        bring: &mut dyn FnMut(Brought, &mut Agenda),
+    ) {
         let now = agenda.instant();
         if self.tracker.next_deadline().is_some_and(|at| at <= now) {
             self.tracker.handle_timeout(now);
@@ -244,6 +261,7 @@ impl Shard {
     fn carry_out(&mut self, here: Here, effect: Effect, agenda: &mut Agenda) {
         match effect {
             Effect::Deliver(publication) => {
+                agenda.note(|| format!("{here:?} delivers {:?}", publication.position));
                 let after = self.put_off.take();
                 if after.is_none() && agenda.has(Bug::SwapTwo, 10) {
                     self.put_off = Some(publication);
@@ -271,7 +289,10 @@ impl Shard {
                 let nothing = NodeEvent::Fetched { stream: self.stream, ask, answer: None };
                 agenda.later(PATIENCE, Event::Node(here, nothing));
             }
-            Effect::Epoch(epoch) => agenda.note(|| format!("{here:?} follows {} in {epoch}", self.stream)),
+            Effect::Epoch(epoch) => {
+                agenda.note(|| format!("{here:?} follows {} in {epoch}", self.stream));
+                self.followed.push(epoch);
+            }
             Effect::WentBack(epoch) => {
                 agenda.note(|| format!("{here:?} says {} went back in {epoch}", self.stream));
                 agenda.tally.went_back += 1;

@@ -11,7 +11,9 @@ use std::{
 };
 
 use carillon_broker::{Fingerprint, RecoverError, Recovery, Stored, Tail};
-use carillon_model::{Epoch, NewMessage, Offset, Position, Publication, ReplayLimits, Since, UnixMillis, Unrecovered};
+use carillon_model::{
+    Epoch, NewMessage, Offset, Position, Publication, ReplayLimits, Since, UnixMillis, Unrecovered,
+};
 
 use super::agenda::MS;
 
@@ -67,8 +69,11 @@ impl Stream {
     }
 
     pub(super) fn epoch(&self) -> Epoch {
-        let name = format!("{}/{}/{}", self.number, self.state.created, self.state.generation);
-        Epoch::from_bits(xxh(&name))
+        self.epoch_of(&self.state)
+    }
+
+    fn epoch_of(&self, state: &State) -> Epoch {
+        Epoch::from_bits(hash(&format!("{}/{}/{}", self.number, state.created, state.generation)))
     }
 
     pub(super) const fn last(&self) -> u64 {
@@ -80,7 +85,13 @@ impl Stream {
     }
 
     /// Stores a message and returns its place; the first one's when its key is known.
-    pub(super) fn publish(&mut self, channel: usize, key: u64, message: NewMessage, now: u64) -> (u64, Option<Stored>) {
+    pub(super) fn publish(
+        &mut self,
+        channel: usize,
+        key: u64,
+        message: NewMessage,
+        now: u64,
+    ) -> (u64, Option<Stored>) {
         let state = &mut self.state;
         while state.keys.front().is_some_and(|(_, _, at)| at + WINDOW < now) {
             state.keys.pop_front();
@@ -157,6 +168,11 @@ impl Stream {
         self.copies.get(which).map(|(life, state)| (*life, state.last))
     }
 
+    /// Returns which epoch a copy claims.
+    pub(super) fn copy_epoch(&self, which: usize) -> Option<Epoch> {
+        self.copies.get(which).map(|(_, state)| self.epoch_of(state))
+    }
+
     pub(super) fn restore(&mut self, which: usize, life: usize) {
         if let Some((_, state)) = self.copies.get(which) {
             self.state = state.clone();
@@ -175,23 +191,22 @@ impl Stream {
         true
     }
 
-    /// Says what the tail is, with the first of the witnesses that is kept.
-    pub(super) fn tail(&self, witnesses: &[Offset], proven: bool) -> Tail {
-        let last = [Offset::new(self.state.last)];
-        let places = if witnesses.is_empty() { &last } else { witnesses };
-        let at = |offset: &Offset| self.state.kept.get(&offset.get()).map(|kept| stored(offset.get(), &kept.message));
-        let kept = places.iter().find_map(at).filter(|_| !proven);
-        Tail {
-            epoch: self.epoch(),
-            first: Offset::new(self.first()),
-            last: last[0],
-            kept: kept.map(|stored| (stored.offset, stored.print)),
-        }
+    /// Says what the tail is, with the first of the witnesses that is kept. A leader that is not ready yet is `behind`.
+    pub(super) fn tail(&self, witnesses: &[Offset], proven: bool, behind: u64) -> Tail {
+        let last = Offset::new(self.state.last.saturating_sub(behind));
+        let own = [last];
+        let places = if witnesses.is_empty() { &own } else { witnesses };
+        let kept = places.iter().filter(|at| **at <= last && !proven).find_map(|at| {
+            let kept = self.state.kept.get(&at.get())?;
+            Some((*at, stored(at.get(), &kept.message).print))
+        });
+        Tail { epoch: self.epoch(), first: Offset::new(self.first()).min(last.next()), last, kept }
     }
 
     /// Fetches a range from a replica that has all up to `has`, and says up to where that is all there is.
     pub(super) fn fetch(&self, from: u64, to: u64, has: u64) -> Option<(Offset, Vec<Stored>)> {
-        let range = |to: u64| self.state.kept.range(from..=to.max(from)).filter(move |(place, _)| **place <= to);
+        let range =
+            |to: u64| self.state.kept.range(from..=to.max(from)).filter(move |(place, _)| **place <= to);
         let messages: Vec<_> =
             range(to.min(has)).map(|(place, kept)| stored(*place, &kept.message)).collect();
         let upto = if has >= to || range(to).count() == messages.len() {
@@ -247,24 +262,16 @@ impl Stream {
 
     /// Counts what is kept of a channel in places of which `wanted` says yes.
     pub(super) fn count(&self, channel: usize, wanted: impl Fn(u64, UnixMillis) -> bool) -> usize {
-        let counts = |(place, kept): &(&u64, &Kept)| kept.channel == channel && wanted(**place, kept.message.time);
+        let counts =
+            |(place, kept): &(&u64, &Kept)| kept.channel == channel && wanted(**place, kept.message.time);
         self.state.kept.iter().filter(counts).count()
-    }
-
-    /// Returns up to where messages of a channel were dropped.
-    pub(super) fn dropped(&self, channel: usize) -> u64 {
-        self.state.dropped.get(&channel).map_or(0, |(place, _)| *place)
-    }
-
-    /// Says whether all in a range of places is still kept.
-    pub(super) fn keeps_all(&self, from: u64, to: u64) -> bool {
-        self.state.kept.range(from..=to.max(from)).count() as u64 == (to + 1).saturating_sub(from)
     }
 }
 
-fn xxh(name: &str) -> u64 {
+fn hash(name: &str) -> u64 {
     // Any hash will do, and this one is its own.
-    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+    name.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }
 
 fn stored(place: u64, message: &NewMessage) -> Stored {

@@ -8,14 +8,17 @@ use std::collections::BTreeMap;
 
 use carillon_model::Epoch;
 
+/// Claims an epoch that is over.
+const NOBODY: usize = usize::MAX;
+
 /// All that was stored.
 #[derive(Debug, Default)]
 pub(super) struct Truth {
     lives: Vec<Life>,
     /// Which lives have claimed an epoch.
     claims: BTreeMap<Epoch, Vec<usize>>,
-    /// Where each message was stored, by its number.
-    places: BTreeMap<u64, Place>,
+    /// Where each message was stored, by its number: more than once when its key was forgotten meanwhile.
+    places: BTreeMap<u64, Vec<Place>>,
 }
 
 /// Where a message was stored.
@@ -49,13 +52,24 @@ impl Truth {
         }
     }
 
-    pub(super) fn store(&mut self, message: u64, place: Place) {
-        self.lives[place.life].own.push((place.offset, place.channel));
-        self.places.insert(message, place);
+    /// Notes that a life is over: what comes of its epoch from now on may be another's, until everybody is told.
+    pub(super) fn end(&mut self, epoch: Epoch) {
+        self.claim(epoch, NOBODY);
     }
 
-    pub(super) fn place(&self, message: u64) -> Option<Place> {
-        self.places.get(&message).copied()
+    pub(super) fn store(&mut self, message: u64, place: Place) {
+        self.lives[place.life].own.push((place.offset, place.channel));
+        self.places.entry(message).or_default().push(place);
+    }
+
+    /// Returns where a message is that is said to stand at `offset` in a life of `epoch`.
+    pub(super) fn place(&self, message: u64, channel: usize, offset: u64, epoch: Epoch) -> Option<Place> {
+        let places = || {
+            let places = self.places.get(&message).into_iter().flatten().copied();
+            places.filter(|place| place.offset == offset && place.channel == channel)
+        };
+        let life = self.life_of(epoch);
+        places().find(|place| Some(place.life) == life).or_else(|| places().next())
     }
 
     /// Returns the one life that an epoch means; `None` when it is nobody's, or more than one life claimed it.

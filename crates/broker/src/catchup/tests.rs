@@ -152,3 +152,14 @@ fn a_reader_that_is_too_slow_for_memory_begins_again_and_one_of_another_life_is_
     assert_eq!(slow(Past::Gone(Unrecovered::Limit)), "too slow");
     assert_eq!(slow(Past::Gone(Unrecovered::Epoch)), "gap 4 stand 4");
 }
+
+#[test]
+fn a_node_that_is_behind_its_reader_and_cannot_ask_sends_it_elsewhere() {
+    let mut reader = CatchUp::new(Since::After(at(1, 100)), LIMITS);
+    reader.handle_attached(memory(98, Past::Ahead));
+    for _ in 0..3 {
+        assert_eq!(advance(&mut reader), "recover after 100");
+        reader.handle_recovered(Err(RecoverError::Unavailable), at(1, 99));
+    }
+    assert_eq!(advance(&mut reader), "too slow", "what it has would come again");
+}

@@ -141,3 +141,16 @@ fn nothing_is_said_of_a_channel_that_was_left() {
     outbox.note_dropped(a, at(2), Bytes::new());
     assert_eq!((words(&outbox).as_str(), outbox.len()), ("said ", 1));
 }
+
+#[test]
+fn what_waits_of_a_channel_goes_with_the_subscription() {
+    let (a, b) = (line(0), line(1));
+    let mut outbox = Outbox::default();
+    for offset in 1..=3 {
+        outbox.offer(Bytes::from(format!("a{offset} ")), Origin::Oldest(a, at(offset)), 1000);
+        outbox.offer(Bytes::from(format!("b{offset} ")), Origin::Oldest(b, at(offset)), 1000);
+    }
+    outbox.advance(1);
+    outbox.forget(a);
+    assert_eq!((words(&outbox).as_str(), outbox.bytes()), ("1 b1 b2 b3 ", 11));
+}

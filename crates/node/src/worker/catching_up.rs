@@ -76,12 +76,13 @@ impl Worker {
             asked: None,
             again_at: None,
             began: now,
+            told_at: None,
         });
     }
 
     /// Says whether a client can be brought another past just now.
     pub(super) const fn has_reader_free(connection: &Connection) -> bool {
-        connection.readers.len() < READERS_MAX
+        connection.readers.len() < READERS_MAX && connection.questions.len() < READERS_MAX
     }
 
     /// Takes every reader of a connection as far as it goes.
@@ -109,7 +110,8 @@ impl Worker {
         loop {
             // It may have left the channel, and even joined it again.
             let sits = |seated: &Seated| seated.channel == reader.channel && seated.seat == reader.seat;
-            if !connection.is_open() || !connection.seats.iter().any(sits) {
+            let ended = !connection.is_open() || connection.session.is_closed();
+            if ended || !connection.seats.iter().any(sits) {
                 return Pause::Done;
             }
             match reader.catchup.step() {
@@ -121,17 +123,31 @@ impl Worker {
                 Step::Recover(since) => {
                     if reader.asked.is_none() && reader.again_at.is_none_or(|at| at <= now) {
                         reader.again_at = None;
-                        reader.asked = Some(self.ask(key, reader, since));
+                        let number = self.ask(key, reader, since);
+                        connection.questions.push(number);
+                        reader.asked = Some(number);
                     }
                     return Pause::Waits;
                 }
                 Step::Tell { position, replayed } => {
                     self.tell_joined(key, connection, reader, position, replayed, now);
                     reader.catchup.handle_told();
+                    reader.told_at = Some(now);
+                }
+                Step::Give(_) if reader.is_too_slow(now) => {
+                    connection.session.handle_close(CloseReason::SlowConsumer, Some(self.come_back()));
+                    return Pause::Done;
+                }
+                // It published this itself, and wanted it left out.
+                Step::Give(publication) if publication.message.exclude.contains(&connection.session.id()) => {
+                    reader.catchup.handle_taken();
                 }
                 Step::Give(publication) => match self.give(connection, reader, &publication) {
                     Given::Taken => reader.catchup.handle_taken(),
-                    Given::NoRoom => return Pause::Waits,
+                    Given::NoRoom => {
+                        connection.hungry = true;
+                        return Pause::Waits;
+                    }
                     Given::Enough => return Pause::Done,
                 },
                 Step::Gap(position) => {
@@ -170,7 +186,11 @@ impl Worker {
         now: Instant,
     ) {
         let recovered = match replayed {
-            Ok(replayed) => Recovered::All { replayed },
+            Ok(replayed) => {
+                let id = connection.session.id();
+                let out = reader.catchup.waiting().filter(|one| one.message.exclude.contains(&id)).count();
+                Recovered::All { replayed: replayed.saturating_sub(u32::try_from(out).unwrap_or(u32::MAX)) }
+            }
             Err(reason) => Recovered::No(reason),
         };
         shown::subscribed("ok");
@@ -226,6 +246,7 @@ impl Worker {
         {
             let mut connections = self.connections.borrow_mut();
             let Some(connection) = connections.get_mut(key.get()) else { return };
+            connection.hungry = false;
             if connection.readers.is_empty() {
                 return;
             }
@@ -269,23 +290,33 @@ impl Worker {
         {
             let mut connections = self.connections.borrow_mut();
             let Some(connection) = connections.get_mut(ask.session.get()) else { return };
-            let Some(reader) = connection.readers.iter_mut().find(|one| one.asked == Some(ask.number)) else {
-                return;
-            };
-            reader.asked = None;
-            if matches!(read, Err(RecoverError::Unavailable)) {
-                let waited = now.saturating_duration_since(reader.began);
-                self.wait(reader, now);
-                if !self.node.broker_is_connected() && waited < AWAY_PATIENCE {
-                    return;
-                }
+            let open = connection.questions.len();
+            connection.questions.retain(|number| *number != ask.number);
+            if connection.questions.len() == open {
+                return; // Another connection has the key.
             }
-            // Where the channel stands now: nothing is delivered between this look and the reader's next step.
-            let Ok(head) = self.memory(reader, Since::Now) else { return };
-            reader.catchup.handle_recovered(read, head.position);
-            self.advance_readers(ask.session, connection, now);
+            if let Some(reader) = connection.readers.iter_mut().find(|one| one.asked == Some(ask.number)) {
+                reader.asked = None;
+                self.bring(reader, read, now);
+                self.advance_readers(ask.session, connection, now);
+            }
         }
+        // A question that nobody waits for any more makes room for the next one, too.
         self.carry_out(ask.session, now);
+    }
+
+    fn bring(&self, reader: &mut Reader, read: Result<Recovery, RecoverError>, now: Instant) {
+        if matches!(read, Err(RecoverError::Unavailable)) {
+            let waited = now.saturating_duration_since(reader.began);
+            self.wait(reader, now);
+            if !self.node.broker_is_connected() && waited < AWAY_PATIENCE {
+                return;
+            }
+        }
+        // Where the channel stands now: nothing is delivered between this look and the reader's next step.
+        if let Ok(head) = self.memory(reader, Since::Now) {
+            reader.catchup.handle_recovered(read, head.position);
+        }
     }
 }
 

@@ -177,6 +177,9 @@ impl Worker {
             return;
         };
         let seated = connection.seats.swap_remove(place);
+        if !connection.outbox.is_empty() {
+            connection.outbox.forget(seated.line);
+        }
         self.unseat(&seated);
     }
 

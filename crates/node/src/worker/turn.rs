@@ -6,8 +6,8 @@
 //! **Must not know:** reading, timers.
 
 use super::{
-    Arc, CUT_PATIENCE, ChannelName, CloseReason, Duration, Offered, Position, Push, Rc, Said, SessionKey,
-    Worker, clock, yield_now,
+    Arc, CUT_PATIENCE, ChannelName, CloseReason, ConnectionId, Duration, Offered, Position, Push, Rc, Said,
+    SessionKey, Worker, clock, yield_now,
 };
 
 use burst::{Burst, Bursts};
@@ -165,6 +165,13 @@ impl Worker {
 
     /// Makes up for messages that the mailbox had no room for, or tells of the gap.
     async fn make_up(&self, channel: &ChannelName, position: Option<Position>, missed: Missed) {
+        let reached = self.channels.borrow().reached(channel);
+        if let (Missed::Dropped, Some(position), Some(reached)) = (missed, position, reached)
+            && position.epoch == reached.epoch
+            && position.offset <= reached.offset
+        {
+            return; // Another notice has made up for it.
+        }
         let list = match missed {
             Missed::Dropped => self.dropped_of(channel),
             Missed::Lost => None,
@@ -201,15 +208,20 @@ impl Worker {
     }
 
     async fn tell_gap(&self, channel: &ChannelName, position: Option<Position>) {
-        let concerned = self.channels.borrow_mut().pass_gap(channel, position);
+        let concerned: Vec<_> = {
+            let (keys, connections) =
+                (self.channels.borrow_mut().pass_gap(channel, position), self.connections.borrow());
+            let id = |key: SessionKey| Some((key, connections.get(key.get())?.session.id()));
+            keys.into_iter().filter_map(id).collect()
+        };
         let push = Push::Gap { channel: channel.clone(), position };
         // Written once for each form, as publications are.
         let mut texts: Vec<(Form, String)> = Vec::new();
-        for (count, key) in concerned.into_iter().enumerate() {
+        for (count, (key, id)) in concerned.into_iter().enumerate() {
             if count % SUBSCRIBERS_AT_ONCE == SUBSCRIBERS_AT_ONCE - 1 {
                 yield_now().await;
             }
-            if self.say_gap(key, &push, &mut texts) == Offered::Full {
+            if self.say_gap(key, id, &push, &mut texts) == Offered::Full {
                 self.close_slow(key);
             } else {
                 self.flush(key);
@@ -217,9 +229,17 @@ impl Worker {
         }
     }
 
-    fn say_gap(&self, key: SessionKey, push: &Push, texts: &mut Vec<(Form, String)>) -> Offered {
+    fn say_gap(
+        &self,
+        key: SessionKey,
+        id: ConnectionId,
+        push: &Push,
+        texts: &mut Vec<(Form, String)>,
+    ) -> Offered {
         let mut connections = self.connections.borrow_mut();
-        let Some(connection) = connections.get_mut(key.get()).filter(|one| one.is_open()) else {
+        let connection = connections.get_mut(key.get());
+        // Another connection may have the key since.
+        let Some(connection) = connection.filter(|one| one.is_open() && one.session.id() == id) else {
             return Offered::Queued;
         };
         let form = connection.link.form();
