@@ -94,7 +94,8 @@ impl Node {
         match (shard, reads) {
             (Some(shard), _) => Some(format!("has shard {shard} unsettled")),
             (_, Some((key, one))) => {
-                Some(format!("still brings connection {key} {:?} {:?}", one.readers, one.wishes))
+                let channels: Vec<_> = one.readers.iter().map(|reader| reader.channel.to_string()).collect();
+                Some(format!("still brings connection {key} {channels:?}, and {} wait", one.wishes.len()))
             }
             _ if !self.mailbox.is_empty() || !self.work.is_empty() => Some("has mail".to_owned()),
             _ => None,

@@ -23,6 +23,9 @@ use super::{
 /// After the faults have ended, everything is well within this time.
 const SETTLES_WITHIN: u64 = 30 * SECOND;
 
+/// What a socket takes once all is calm.
+const ROOM_BYTES: usize = 1 << 16;
+
 /// All there is.
 pub(super) struct World {
     pub(super) agenda: Agenda,
@@ -131,10 +134,14 @@ impl World {
                 Some(_) => {}
             }
         }
+        self.agenda.plan.socket_bytes = ROOM_BYTES;
         for client in &mut self.clients {
             client.mute_until = 0;
             client.bite = 1 << 16;
             client.pause = 10 * MS;
+            if let Some(wire) = &client.wire {
+                wire.socket.borrow_mut().room_bytes = ROOM_BYTES;
+            }
         }
         for feed in &mut self.feeds {
             feed.stalled_until = 0;
