@@ -342,7 +342,10 @@ impl Fixture {
         let read = read.expect("storage has it");
         if !matches!(since, Since::Last(_)) {
             let upto = brought.iter().filter(|position| position.offset <= read.upto.offset);
-            assert!(upto.eq(&positions(&read.publications)), "{channel} since {since:?}: {brought:?} and {read:?}");
+            assert!(
+                upto.eq(&positions(&read.publications)),
+                "{channel} since {since:?}: {brought:?} and {read:?}"
+            );
         }
         brought
     }

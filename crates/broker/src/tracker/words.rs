@@ -46,7 +46,7 @@ pub struct Tail {
     pub first: Offset,
     /// The last message that was stored.
     pub last: Offset,
-    /// What the stream keeps at one of [`ShardTracker::witnesses`], or at its end when there are none.
+    /// What the stream keeps at one of [`ShardTracker::witnesses`](crate::ShardTracker::witnesses), or at its end when there are none.
     pub kept: Option<(Offset, Fingerprint)>,
 }
 
@@ -55,8 +55,8 @@ pub struct Tail {
 pub enum Effect {
     /// Hand this on. Publications come in order and once.
     Deliver(Arc<Publication>),
-    /// Fetch this range, ends included, and answer with [`ShardTracker::handle_fetched`] or
-    /// [`ShardTracker::handle_fetch_failed`]. It replaces an earlier fetch that has not been answered.
+    /// Fetch this range, ends included, and answer with [`ShardTracker::handle_fetched`](crate::ShardTracker::handle_fetched) or
+    /// [`ShardTracker::handle_fetch_failed`](crate::ShardTracker::handle_fetch_failed). It replaces an earlier fetch that has not been answered.
     Fetch {
         /// The first message that is missing.
         from: Offset,
