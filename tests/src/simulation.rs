@@ -51,15 +51,15 @@ pub struct Tally {
     pub dropped: u64,
     /// Messages that found no room in a mailbox and were brought from memory.
     pub made_up: u64,
-    /// Sessions that were closed because they read too slowly, and those of them that could not be brought their past.
+    /// Sessions that were closed because their outbox was full.
     pub slow: u64,
-    /// Readers that fell out of memory.
+    /// Sessions that were closed because memory no longer had what came next in their past.
     pub too_slow: u64,
     /// Losses that trackers found and could not repair.
     pub lost: u64,
-    /// Streams that were rolled back, and trackers that noticed.
+    /// Streams that were rolled back.
     pub rolled_back: u64,
-    /// Trackers that said that a stream went back.
+    /// Times that a tracker said that a stream went back.
     pub went_back: u64,
     /// Larger faults.
     pub faults: u64,

@@ -8,7 +8,17 @@ use carillon_tests::simulation::{self, Bug, Tally};
 const SCHEDULES: u64 = 600;
 
 /// Seeds that have failed once, with what was wrong. They stay.
-const REGRESSIONS: [(u64, &str); 0] = [];
+const REGRESSIONS: [(u64, &str); 9] = [
+    (45, "who stood further than the node had got hid messages from others"),
+    (101, "who stood further than the node had got hid messages from others"),
+    (59, "what overflowed after the client had left the channel was not told"),
+    (391, "a replay that waited for room was not woken when another had made it"),
+    (1055, "a leader that was not ready counted as proof that a stream went on"),
+    (49_737, "a copy that was restored twice got the same epoch twice"),
+    (5638, "word of an old gap made a client deaf that had joined in a newer epoch"),
+    (1_021_771, "word of an old gap moved a client that had joined in a newer epoch"),
+    (3, "word of a loss stood behind word of a later overflow"),
+];
 
 /// Within so many schedules each planted bug is found.
 const FOUND_WITHIN: u64 = 400;

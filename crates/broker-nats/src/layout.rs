@@ -107,7 +107,9 @@ impl Layout {
         if epoch(&self.stream, &found) != seen {
             return Ok(());
         }
-        let next = generation(&found).saturating_add(1);
+        // Not one more: a copy that is restored twice would be given the same generation twice.
+        let millis = u64::try_from(carillon_tasks::clock::since_1970().as_millis()).unwrap_or(u64::MAX);
+        let next = generation(&found).saturating_add(1).max(millis);
         let mut config = found.config;
         if let Some(metadata) = config.get_mut("metadata").and_then(Value::as_object_mut) {
             metadata.insert(GENERATION_KEY.to_owned(), Value::String(next.to_string()));

@@ -262,8 +262,9 @@ impl Loop {
                     return;
                 }
                 self.renew = None;
-                self.proven = Some(leader);
                 self.tracker.handle_tail(tail, now);
+                // Not by an answer that the tracker did not believe, such as that of a leader that is not ready.
+                self.proven = self.tracker.is_settled().then_some(leader);
             }
             Err(error) => {
                 self.task.meters.failed(Op::Poll);

@@ -187,13 +187,21 @@ impl Channels {
     }
 
     /// Moves the subscribers of a channel past a gap, and returns the sessions that it concerns: those who joined
-    /// at or after `position` lost nothing.
-    pub fn pass_gap(&mut self, channel: &ChannelName, position: Option<Position>) -> Vec<SessionKey> {
+    /// at or after `position` lost nothing. `present` is where the channel stands by now: word of a gap may be older
+    /// than that epoch, and concerns nobody who stands in another.
+    pub fn pass_gap(
+        &mut self,
+        channel: &ChannelName,
+        position: Option<Position>,
+        present: Option<Position>,
+    ) -> Vec<SessionKey> {
         let Some(held) = self.channels.get_mut(channel) else { return Vec::new() };
         let mut concerned = Vec::new();
         for (_, subscriber) in held.subscribers.iter_mut() {
             let unconcerned = match (subscriber.stand, position) {
-                (Stand::After(after), Some(gap)) => after.epoch == gap.epoch && after.offset >= gap.offset,
+                (Stand::After(after), Some(gap)) if after.epoch == gap.epoch => after.offset >= gap.offset,
+                // Who stands in another epoch is told of the present one alone: word of it is on its way.
+                (Stand::After(_), Some(gap)) => present.is_some_and(|present| present.epoch != gap.epoch),
                 // What it is brought begins before the gap or after it, and the broker knows which.
                 (Stand::Behind, _) => true,
                 (Stand::Live, _) | (Stand::After(_), None) => false,
@@ -312,14 +320,24 @@ mod tests {
         for (key, after) in [(0, at(1, 900)), (1, at(2, 4)), (2, at(2, 5)), (3, at(2, 9))] {
             channels.join(&channel, Subscriber { stand: Stand::After(after), ..subscriber(key) });
         }
-        let concerned = channels.pass_gap(&channel, Some(at(2, 5)));
+        let concerned = channels.pass_gap(&channel, Some(at(2, 5)), Some(at(2, 9)));
         assert_eq!(concerned.iter().map(|key| key.get()).collect::<Vec<_>>(), [0, 1]);
-        assert!(channels.pass_gap(&channel, Some(at(2, 5))).is_empty(), "told once");
+        assert!(channels.pass_gap(&channel, Some(at(2, 5)), Some(at(2, 9))).is_empty(), "told once");
         channels.join(&channel, Subscriber { stand: Stand::Behind, ..subscriber(4) });
         assert!(
-            channels.pass_gap(&channel, Some(at(2, 5))).is_empty(),
+            channels.pass_gap(&channel, Some(at(2, 5)), Some(at(2, 9))).is_empty(),
             "who is behind is brought it, or told"
         );
+    }
+
+    #[test]
+    fn word_of_an_old_gap_moves_nobody_who_joined_in_a_newer_epoch() {
+        let channel = ChannelName::new("news").unwrap();
+        let at = |epoch, offset| Position { epoch: Epoch::from_bits(epoch), offset: Offset::new(offset) };
+        let mut channels = Channels::default();
+        channels.join(&channel, Subscriber { stand: Stand::After(at(2, 30)), ..subscriber(1) });
+        assert!(channels.pass_gap(&channel, Some(at(1, 13)), Some(at(2, 31))).is_empty());
+        assert_eq!(channels.pass_gap(&channel, Some(at(2, 31)), Some(at(2, 31))).len(), 1);
     }
 
     #[test]
@@ -333,9 +351,9 @@ mod tests {
         channels.stand(&channel, seat, at(1, 4).unwrap());
         assert_eq!(channels.reach(&channel, [at(1, 7), at(1, 9)].into_iter()), 0);
         assert_eq!(channels.reach(&channel, [at(1, 8), at(1, 9), at(1, 12)].into_iter()), 2);
-        channels.pass_gap(&channel, at(1, 11));
+        channels.pass_gap(&channel, at(1, 11), at(1, 12));
         assert_eq!(channels.reached(&channel), at(1, 12));
-        channels.pass_gap(&channel, at(2, 3));
+        channels.pass_gap(&channel, at(2, 3), at(2, 3));
         assert_eq!(channels.reach(&channel, [at(2, 3), at(2, 4)].into_iter()), 1);
         assert_eq!(channels.reach(&channel, [None, None].into_iter()), 0);
     }

@@ -210,8 +210,13 @@ impl Connection {
 
     /// Queues something for this client alone. What does not fit makes it a slow reader.
     pub(crate) fn say(&mut self, said: Said, limit_bytes: usize) -> Offered {
+        self.say_as(said, Origin::Kept, limit_bytes)
+    }
+
+    /// The same, of something that the overflow rules know.
+    pub(crate) fn say_as(&mut self, said: Said, origin: Origin, limit_bytes: usize) -> Offered {
         let frame = self.link.wrap(said);
-        if frame.is_empty() { Offered::Queued } else { self.offer(frame, Origin::Kept, limit_bytes) }
+        if frame.is_empty() { Offered::Queued } else { self.offer(frame, origin, limit_bytes) }
     }
 
     /// Queues a frame. Where it does not fit, what waits is written first: only a socket that takes no more makes a

@@ -86,7 +86,7 @@ impl World {
                     self.listen(here, stream, number);
                 }
                 if let Some(seen) = renew
-                    && self.streams[stream].renew(seen)
+                    && self.streams[stream].renew(seen, now)
                 {
                     let (epoch, life) = (self.streams[stream].epoch(), self.streams[stream].life);
                     self.agenda.note(|| format!("stream {stream} is renewed to {epoch}"));

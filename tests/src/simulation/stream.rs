@@ -182,11 +182,11 @@ impl Stream {
     }
 
     /// Gives the stream another generation, unless it has one already.
-    pub(super) fn renew(&mut self, seen: Epoch) -> bool {
+    pub(super) fn renew(&mut self, seen: Epoch, now: u64) -> bool {
         if self.epoch() != seen {
             return false;
         }
-        self.state.generation += 1;
+        self.state.generation = (self.state.generation + 1).max(now);
         self.restored = false;
         true
     }

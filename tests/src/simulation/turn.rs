@@ -235,7 +235,9 @@ impl Node {
     }
 
     fn tell_gap(&mut self, channel: &ChannelName, position: Position, agenda: &mut Agenda) -> bool {
-        let concerned = self.channels.pass_gap(channel, Some(position));
+        let stream = agenda.plan.channels[frame::number(channel)].stream;
+        let present = self.shards.get(stream).and_then(|shard| shard.ring.position());
+        let concerned = self.channels.pass_gap(channel, Some(position), present);
         agenda.note(|| {
             format!(
                 "{:?} tells {} clients of a gap of {channel} up to {position}",

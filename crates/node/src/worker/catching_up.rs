@@ -12,9 +12,9 @@ use std::{
 };
 
 use carillon_broker::{AttachError, CatchUp, RecoverError, Recovery, Step};
-use carillon_hub::{Offered, SessionKey};
+use carillon_hub::{Offered, Origin, SessionKey};
 use carillon_model::{
-    ChannelName, ClassName, CloseReason, Position, Publication, ReplayLimits, Since, Unrecovered,
+    ChannelName, ClassName, CloseReason, Overflow, Position, Publication, ReplayLimits, Since, Unrecovered,
 };
 use carillon_session::{Answer, Push, Recovered, Reference, Wanted};
 use carillon_tasks::clock;
@@ -60,7 +60,7 @@ impl Worker {
         connection: &mut Connection,
         seated: &Seated,
         class: ClassName,
-        overflow: carillon_model::Overflow,
+        overflow: Overflow,
         wanted: &Wanted,
         reference: Option<Reference>,
     ) {
@@ -231,13 +231,35 @@ impl Worker {
     }
 
     fn tell_one_gap(&self, connection: &mut Connection, channel: &ChannelName, position: Position) {
-        connection.link.stand(channel, position);
         let push = Push::Gap { channel: channel.clone(), position: Some(position) };
         let text = connection.link.dialect().push(&push);
         self.shown.gaps.increment(1);
-        if connection.say(Said::Text(text), self.node.config().outbox_max_bytes) == Offered::Full {
+        if self.say_one_gap(connection, channel, Some(position), text) == Offered::Full {
             connection.session.handle_close(CloseReason::SlowConsumer, Some(self.come_back()));
         }
+    }
+
+    /// Queues word of a gap. Where the channel's rule drops frames it stands in line with the word of those, and may go
+    /// into it.
+    pub(super) fn say_one_gap(
+        &self,
+        connection: &mut Connection,
+        channel: &ChannelName,
+        position: Option<Position>,
+        text: String,
+    ) -> Offered {
+        if let Some(position) = position {
+            connection.link.stand(channel, position);
+        }
+        let limit = self.node.config().outbox_max_bytes;
+        let overflow = self.node.router().rules().find(channel).map(|rule| rule.overflow);
+        let line =
+            connection.seats.iter().find(|seated| seated.channel == *channel).map(|seated| seated.line);
+        let origin = match (overflow, line) {
+            (Some(Overflow::DropOldest | Overflow::Latest), Some(line)) => Origin::Gap(line, position),
+            (Some(Overflow::Close) | None, _) | (_, None) => Origin::Kept,
+        };
+        connection.say_as(Said::Text(text), origin, limit)
     }
 
     /// Goes on with what waited for room.

@@ -6,7 +6,7 @@
 //! **Must not know:** reading, timers.
 
 use super::{
-    Arc, CUT_PATIENCE, ChannelName, CloseReason, ConnectionId, Duration, Offered, Position, Push, Rc, Said,
+    Arc, CUT_PATIENCE, ChannelName, CloseReason, ConnectionId, Duration, Offered, Position, Push, Rc,
     SessionKey, Worker, clock, yield_now,
 };
 
@@ -207,10 +207,19 @@ impl Worker {
         }
     }
 
+    /// Returns where a channel with history stands by now.
+    fn present(&self, channel: &ChannelName) -> Option<Position> {
+        let rule = self.node.router().rules().find(channel)?;
+        let Keeping::Durable(class) = &rule.keeping else { return None };
+        let limits = ReplayLimits::default();
+        Some(self.node.broker().attach(class, channel, Since::Now, limits).ok()?.position)
+    }
+
     async fn tell_gap(&self, channel: &ChannelName, position: Option<Position>) {
         let concerned: Vec<_> = {
-            let (keys, connections) =
-                (self.channels.borrow_mut().pass_gap(channel, position), self.connections.borrow());
+            let present = self.present(channel);
+            let keys = self.channels.borrow_mut().pass_gap(channel, position, present);
+            let connections = self.connections.borrow();
             let id = |key: SessionKey| Some((key, connections.get(key.get())?.session.id()));
             keys.into_iter().filter_map(id).collect()
         };
@@ -250,10 +259,8 @@ impl Worker {
             text
         });
         self.shown.gaps.increment(1);
-        if let Push::Gap { channel, position: Some(position) } = push {
-            connection.link.stand(channel, *position);
-        }
-        connection.say(Said::Text(text), self.node.config().outbox_max_bytes)
+        let Push::Gap { channel, position } = push else { return Offered::Queued };
+        self.say_one_gap(connection, channel, *position, text)
     }
 
     /// Asks every client to move at a time of its own within `window`.
