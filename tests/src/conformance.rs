@@ -581,7 +581,12 @@ impl Fixture {
         let other = Position { epoch: Epoch::from_bits(7), ..at };
         let future = Position { offset: Offset::new(at.offset.get() + 1_000_000), ..at };
         let farthest = Position { offset: Offset::new(u64::MAX), ..at };
-        for place in [other, future, farthest] {
+        // A place in the shard of another channel means nothing here, whichever is further.
+        let away = (0..).map(|n: u32| channel(&format!("away-{n}")));
+        let away = away.into_iter().find(|away| Shard::of(away) != Shard::of(&a)).expect("there are enough");
+        let elsewhere = self.publish(&long, message(&away, 1)).await.position;
+        assert_ne!(elsewhere.epoch, at.epoch);
+        for place in [other, future, farthest, elsewhere] {
             let since = Since::After(place);
             assert_eq!(
                 past(&*self.broker, &long, &a, since).await.err(),

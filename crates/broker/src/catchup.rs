@@ -170,11 +170,13 @@ impl CatchUp {
 
     /// Says that all of this list, up to `reached`, is what was missed.
     fn begin(&mut self, mut list: Vec<Arc<Publication>>, reached: Position) -> State {
-        if let Since::Last(count) = self.since {
-            // What was published while storage was read counts among the last.
-            let count = usize::try_from(count).unwrap_or(usize::MAX);
-            list.drain(..list.len().saturating_sub(count));
-        }
+        // What was published after storage was read counts, too.
+        let from = match self.since {
+            Since::Last(count) => list.len().saturating_sub(usize::try_from(count).unwrap_or(usize::MAX)),
+            Since::Time(time) => list.iter().position(|one| one.message.time >= time).unwrap_or(list.len()),
+            Since::Now | Since::After(_) | Since::Oldest => 0,
+        };
+        list.drain(..from);
         let bytes: usize = list.iter().map(|publication| publication.message.data.len()).sum();
         if list.len() > self.limits.messages || bytes > self.limits.bytes {
             return unrecovered(reached, Unrecovered::Limit);

@@ -18,6 +18,7 @@ use carillon_model::{
 use carillon_tasks::clock;
 use futures_util::future::{BoxFuture, FutureExt as _, ready};
 use tokio::sync::watch;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
     AttachError, Attached, Broker, Deliver, Health, Past, PublishError, Published, RecoverError, Recovery,
@@ -31,20 +32,22 @@ const DUPLICATE_WINDOW: Duration = Duration::from_mins(1);
 ///
 /// Offsets are counted per shard, so they are sparse along a channel, as they are on NATS.
 pub struct MemoryBroker {
-    epoch: Epoch,
     classes: HashMap<ClassName, Vec<Mutex<ShardLog>>>,
     deliver: Arc<dyn Deliver>,
     health: watch::Sender<Health>,
 }
 
 impl MemoryBroker {
-    /// Makes an empty broker. `epoch` must differ from that of every earlier process.
+    /// Makes an empty broker. `life` must differ from that of every earlier process. Each shard makes an epoch of its
+    /// own of it: a place of one channel means nothing in the shard of another.
     #[must_use]
-    pub fn new(epoch: Epoch, classes: &[RetentionClass], deliver: Arc<dyn Deliver>) -> Self {
-        let shards =
-            |class: &RetentionClass| (0..SHARDS).map(|_| Mutex::new(ShardLog::new(class.clone()))).collect();
+    pub fn new(life: Epoch, classes: &[RetentionClass], deliver: Arc<dyn Deliver>) -> Self {
+        let shard = |class: &RetentionClass, index: u16| {
+            let epoch = Epoch::from_bits(xxh3_64(format!("{life}/{}/{index}", class.name).as_bytes()));
+            Mutex::new(ShardLog::new(epoch, class.clone()))
+        };
+        let shards = |class: &RetentionClass| (0..SHARDS).map(|index| shard(class, index)).collect();
         Self {
-            epoch,
             classes: classes.iter().map(|class| (class.name.clone(), shards(class))).collect(),
             deliver,
             health: watch::Sender::new(Health::Connected),
@@ -61,10 +64,6 @@ impl MemoryBroker {
         let shard = self.classes.get(class)?.get(usize::from(Shard::of(channel).index()))?;
         Some(work(&mut shard.lock().unwrap_or_else(PoisonError::into_inner)))
     }
-
-    const fn at(&self, offset: Offset) -> Position {
-        Position { epoch: self.epoch, offset }
-    }
 }
 
 impl Broker for MemoryBroker {
@@ -78,9 +77,9 @@ impl Broker for MemoryBroker {
         let published = self.with_shard(class, &channel, |shard| {
             shard.expire(message.time);
             if let Some(first) = shard.duplicate_of(&message) {
-                return Published { position: self.at(first), duplicate: true };
+                return Published { position: shard.at(first), duplicate: true };
             }
-            let position = self.at(shard.head.next());
+            let position = shard.at(shard.head.next());
             let publication = Arc::new(Publication::new(message, Some(position)));
             shard.keep(position.offset, Arc::clone(&publication));
             // Under the shard's lock, so that deliveries leave in the order of offsets.
@@ -109,7 +108,7 @@ impl Broker for MemoryBroker {
         let millis = u64::try_from(clock::since_1970().as_millis()).unwrap_or(u64::MAX);
         let attached = self.with_shard(class, channel, |shard| {
             shard.expire(UnixMillis::new(millis));
-            let position = self.at(shard.head);
+            let position = shard.at(shard.head);
             let past = shard.past(channel, since, position, limits);
             Attached { position, past: past.map_or_else(Past::Gone, Past::Complete) }
         });
@@ -143,12 +142,13 @@ impl Broker for MemoryBroker {
 
 impl fmt::Debug for MemoryBroker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryBroker").field("epoch", &self.epoch).finish_non_exhaustive()
+        f.debug_struct("MemoryBroker").finish_non_exhaustive()
     }
 }
 
 /// One shard of one class: a counter, and what is kept of its channels.
 struct ShardLog {
+    epoch: Epoch,
     class: RetentionClass,
     head: Offset,
     channels: HashMap<ChannelName, Kept>,
@@ -193,8 +193,9 @@ fn cost(publication: &Publication) -> u64 {
 }
 
 impl ShardLog {
-    fn new(class: RetentionClass) -> Self {
+    fn new(epoch: Epoch, class: RetentionClass) -> Self {
         Self {
+            epoch,
             class,
             head: Offset::ZERO,
             channels: HashMap::new(),
@@ -205,6 +206,10 @@ impl ShardLog {
             keys: HashMap::new(),
             key_order: VecDeque::new(),
         }
+    }
+
+    const fn at(&self, offset: Offset) -> Position {
+        Position { epoch: self.epoch, offset }
     }
 
     fn duplicate_of(&self, message: &NewMessage) -> Option<Offset> {

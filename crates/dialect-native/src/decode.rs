@@ -23,7 +23,10 @@ struct Frame {
 
 /// One of several channels: its name, or its name with a `since` of its own.
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = r#"an item of `channels` is a name, or {"channel":"…","since":"…"} with `since` as a text"#
+)]
 enum Item {
     Name(String),
     Since { channel: String, since: Option<String> },

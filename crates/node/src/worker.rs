@@ -235,7 +235,12 @@ impl Worker {
                 Err((_, refusal)) => first = first.or_else(|| Some(refusal.clone())),
             }
         }
-        let none = || Refusal::new(ErrorCode::BadRequest, "name at least one channel: `?channel=news`");
+        let none = || {
+            Refusal::new(
+                ErrorCode::BadRequest,
+                "name at least one channel: `?channel=news`, and `channel=` again for each other; in a body `{\"channels\":[\"news\"]}`",
+            )
+        };
         Err(first.unwrap_or_else(none))
     }
 

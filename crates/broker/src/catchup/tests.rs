@@ -163,3 +163,15 @@ fn a_node_that_is_behind_its_reader_and_cannot_ask_sends_it_elsewhere() {
     }
     assert_eq!(advance(&mut reader), "too slow", "what it has would come again");
 }
+
+#[test]
+fn what_came_before_the_time_that_was_named_is_left_out_wherever_it_comes_from() {
+    for (time, expected) in [(0, "tell 6+3 7 9 91 attach after 99"), (1, "tell 99+0 attach after 99")] {
+        let mut reader = CatchUp::new(Since::Time(UnixMillis::new(time)), LIMITS);
+        reader.handle_attached(memory(90, Past::Older));
+        let read = Recovery { publications: list(1, [7, 9]), upto: at(1, 88) };
+        reader.handle_recovered(Ok(read), at(1, 90));
+        reader.handle_attached(memory(99, Past::Complete(list(1, [91]))));
+        assert_eq!(advance(&mut reader), expected);
+    }
+}

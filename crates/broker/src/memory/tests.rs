@@ -4,7 +4,8 @@ use super::*;
 
 fn log(max_messages: u32, max_bytes: u64) -> ShardLog {
     let name = ClassName::new("short").unwrap();
-    ShardLog::new(RetentionClass { name, max_age: Duration::from_secs(600), max_messages, max_bytes })
+    let class = RetentionClass { name, max_age: Duration::from_secs(600), max_messages, max_bytes };
+    ShardLog::new(Epoch::from_bits(1), class)
 }
 
 fn keep(log: &mut ShardLog, channel: &str, offset: u64, data: &'static [u8]) {
