@@ -46,7 +46,7 @@ pub(crate) struct Connection {
     pub(crate) readers: Vec<Reader>,
     /// The questions to storage that were asked for it and are open, also those of pasts that it wants no more.
     pub(crate) questions: Vec<u64>,
-    /// A past waits for room in the outbox, which others may empty.
+    /// A past waits for room in the outbox, which others may empty, or for its turn.
     pub(crate) hungry: bool,
     /// It was offered something in this turn and was not flushed yet.
     pub(crate) touched: bool,

@@ -260,7 +260,9 @@ impl Worker {
                 }
                 Woken::Writable => {
                     self.flush(key);
-                    self.catch_up(key);
+                    if self.catch_up(key) {
+                        yield_now().await;
+                    }
                 }
                 Woken::Over(ending) => return self.remove(key, ending),
             }

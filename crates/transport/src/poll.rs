@@ -40,8 +40,9 @@ const LINGER: Duration = Duration::from_millis(20);
 /// For how long a poll waits for the answers to what it asks for, even one that waits for no message.
 pub(crate) const SETTLE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Most bytes of messages in one answer; the next poll brings the rest.
-const ANSWER_MAX_BYTES: usize = 4 << 20;
+/// Most bytes of messages in one answer, unless one alone is larger; the next poll brings the rest. What is not taken
+/// stays in memory until it is, or the socket is given up.
+const ANSWER_MAX_BYTES: usize = 512 * 1024;
 
 /// What a poll asks for.
 #[derive(Clone, Copy, Debug)]
@@ -221,7 +222,8 @@ impl Gathered {
     }
 
     fn body(&mut self, cursor: &str) -> Bytes {
-        let mut body = format!("{{\"cursor\":\"{cursor}\",\"messages\":[").into_bytes();
+        let mut body = Vec::with_capacity(self.messages.len() + self.control.len() + cursor.len() + 64);
+        body.extend_from_slice(format!("{{\"cursor\":\"{cursor}\",\"messages\":[").as_bytes());
         let _comma = self.messages.pop();
         body.append(&mut self.messages);
         let _comma = self.control.pop();

@@ -51,12 +51,12 @@ fn a_loud_channel_costs_what_it_keeps_and_drops_nothing_of_a_quiet_one() {
     assert_eq!((kept(&log, "quiet"), kept(&log, "loud")), (vec![1], vec![99_997, 99_998, 99_999]));
     log.expire(UnixMillis::new(99_999 + 600_000));
     assert_eq!((kept(&log, "quiet"), kept(&log, "loud")), (vec![], vec![99_999]));
-    assert_eq!((log.count, log.bytes), (1, OVERHEAD_BYTES + 2));
+    assert_eq!((log.count, log.bytes), (1, OVERHEAD_BYTES + 4));
 }
 
 #[test]
 fn bytes_are_bounded_whatever_the_channels() {
-    let mut log = log(100, 10 * (OVERHEAD_BYTES + 8));
+    let mut log = log(100, 10 * (OVERHEAD_BYTES + 16));
     for offset in 1..=20 {
         keep(&mut log, if offset % 2 == 0 { "even" } else { "odd" }, offset, b"1234");
     }

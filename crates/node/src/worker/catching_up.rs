@@ -31,6 +31,10 @@ use crate::{
 /// After this time, storage that could not be asked is asked again.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// Bytes of frames that a reader is given before others have their turn: what is published meanwhile waits no longer than
+/// a few of these.
+const TURN_BYTES: usize = 128 * 1024;
+
 /// For how long a reader waits for a broker that is away before that counts as a failure.
 const AWAY_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -107,6 +111,7 @@ impl Worker {
         reader: &mut Reader,
         now: Instant,
     ) -> Pause {
+        let mut given = 0;
         loop {
             // It may have left the channel, and even joined it again.
             let sits = |seated: &Seated| seated.channel == reader.channel && seated.seat == reader.seat;
@@ -143,7 +148,14 @@ impl Worker {
                     reader.catchup.handle_taken();
                 }
                 Step::Give(publication) => match self.give(connection, reader, &publication) {
-                    Given::Taken => reader.catchup.handle_taken(),
+                    Given::Taken(bytes) => {
+                        reader.catchup.handle_taken();
+                        given += bytes;
+                        if given > TURN_BYTES {
+                            connection.hungry = true;
+                            return Pause::Waits;
+                        }
+                    }
                     Given::NoRoom => {
                         connection.hungry = true;
                         return Pause::Waits;
@@ -218,11 +230,12 @@ impl Worker {
         if !connection.has_room(frame.len(), limit / 2) {
             return Given::NoRoom;
         }
+        let bytes = frame.len();
         match connection.offer_publication(frame, publication, reader.line, reader.overflow, limit) {
             Some(Offered::Queued) => {
                 self.shown.of(form).delivered.increment(1);
                 self.shown.replayed.increment(1);
-                Given::Taken
+                Given::Taken(bytes)
             }
             // A cursor before the frame made it too large for what room there was.
             Some(Offered::Full) => Given::NoRoom,
@@ -262,19 +275,21 @@ impl Worker {
         connection.say_as(Said::Text(text), origin, limit)
     }
 
-    /// Goes on with what waited for room.
-    pub(super) fn catch_up(&self, key: SessionKey) {
+    /// Goes on with what waited for room or for its turn, and says whether more waits.
+    pub(super) fn catch_up(&self, key: SessionKey) -> bool {
         let now = clock::now();
-        {
+        let hungry = {
             let mut connections = self.connections.borrow_mut();
-            let Some(connection) = connections.get_mut(key.get()) else { return };
+            let Some(connection) = connections.get_mut(key.get()) else { return false };
             connection.hungry = false;
             if connection.readers.is_empty() {
-                return;
+                return false;
             }
             self.advance_readers(key, connection, now);
-        }
+            connection.hungry
+        };
         self.carry_out(key, now);
+        hungry
     }
 
     /// Puts a question to storage and returns its number.
@@ -344,7 +359,8 @@ impl Worker {
 
 /// What became of a publication that was given to a client.
 enum Given {
-    Taken,
+    /// So many bytes of it were queued.
+    Taken(usize),
     /// The outbox has none.
     NoRoom,
     /// The client takes no more.
