@@ -140,7 +140,7 @@ table! {
         "Times that a channel's history was read from the broker for those who came back after a longer absence.";
     BROKER_HISTORY_SHARED: CounterMetric("carillon_broker_history_shared_total", Count, [BROKER]),
         "Times that somebody was answered from what was read for somebody else.";
-    BROKER_RECENT_BYTES: GaugeMetric("carillon_broker_recent_bytes", Bytes, [BROKER]).on_use(),
+    BROKER_RECENT_BYTES: GaugeMetric("carillon_broker_recent_bytes", Bytes, [BROKER]),
         "Memory that the last minutes' messages take, from which most who come back are served.";
     BROKER_POISON: CounterMetric("carillon_broker_poison_total", Count, [BROKER]),
         "Messages on our subjects that cannot be read as publications.";
