@@ -24,6 +24,7 @@ tools:
 	bash tests/tools/system.sh
 	bash tests/tools/nats.sh
 	bash tests/tools/php.sh
+	bash tests/tools/laravel.sh
 	bash tests/tools/node.sh
 	bash tests/tools/chromium.sh
 	bash tests/tools/nginx.sh

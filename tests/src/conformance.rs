@@ -15,8 +15,8 @@ use carillon_broker::{
     AttachError, Broker, CatchUp, Deliver, Lost, PublishError, Published, RecoverError, Shard, Step,
 };
 use carillon_model::{
-    ChannelName, ClassName, ConnectionId, Epoch, EventName, IdempotencyKey, NewMessage, Offset, Position,
-    Publication, ReplayLimits, RetentionClass, Since, UnixMillis, Unrecovered, UserId,
+    AppSpace, ChannelName, ClassName, ConnectionId, DataKind, Epoch, EventName, IdempotencyKey, NewMessage,
+    Offset, Position, Publication, ReplayLimits, RetentionClass, Since, UnixMillis, Unrecovered, UserId,
 };
 use carillon_tasks::clock;
 use tokio::{sync::Notify, time::timeout};
@@ -289,6 +289,7 @@ pub fn message(channel: &ChannelName, data: impl fmt::Display) -> NewMessage {
         channel: channel.clone(),
         event: None,
         data: Bytes::from(data.to_string()),
+        kind: DataKind::Json,
         time: UnixMillis::new(u64::try_from(clock::since_1970().as_millis()).unwrap_or(0)),
         user: None,
         exclude: Box::default(),
@@ -326,6 +327,7 @@ impl Fixture {
         self.a_place_that_another_node_has_reached_is_believed().await;
         self.live_messages_have_no_position_and_no_history().await;
         self.every_name_and_every_field_travels().await;
+        self.channels_of_one_name_in_two_applications_never_mix().await;
         self.a_class_that_is_not_there_is_unavailable().await;
         assert_eq!(self.inbox.losses(), [], "nothing was lost");
     }
@@ -654,6 +656,40 @@ impl Fixture {
                 .await
                 .expect("a live message is handed over");
             self.inbox.until(name, |inbox| inbox.of(&a).len() == 2).await;
+        }
+    }
+
+    async fn channels_of_one_name_in_two_applications_never_mix(&self) {
+        let (long, first) = (class("long"), channel("of-two"));
+        let spaces = ["shop-2", "3"].map(|id| AppSpace::new(id).expect("a good id"));
+        let [second, third] = spaces.map(|space| first.within(&space));
+        let all = [(&first, "first"), (&second, "second"), (&third, "third")];
+        for (channel, whose) in all {
+            // The text of each is written as the other kind of data would be, too.
+            for (n, kind) in [DataKind::Text, DataKind::Json].into_iter().enumerate() {
+                let id = Some(IdempotencyKey::new(&format!("key-{n}")).expect("a good key"));
+                let sent = NewMessage { kind, id, ..message(channel, format!("\"{whose}\"")) };
+                assert!(!self.publish(&long, sent).await.duplicate, "each application has its own keys");
+            }
+            let sent = NewMessage { kind: DataKind::Text, ..message(channel, format!("\"{whose}\"")) };
+            let live = self.publisher.publish_live(sent, clock::now() + PATIENCE).await;
+            live.expect("a live message is handed over");
+        }
+        for (channel, whose) in all {
+            self.inbox.until(whose, |inbox| inbox.of(channel).len() == 3).await;
+            let brought = self.inbox.of(channel);
+            let kept = stored(&*self.broker, &long, channel, Since::Oldest).await.expect("it is kept");
+            let ring = past(&*self.broker, &long, channel, Since::Oldest).await.expect("it is kept");
+            assert_eq!((kept.len(), ring.len()), (2, 2));
+            for publication in brought.iter().chain(&kept).chain(&ring) {
+                assert_eq!(publication.message.channel.app(), channel.app());
+                assert_eq!(publication.message.data, format!("\"{whose}\""));
+            }
+            let mut kinds: Vec<_> = brought.iter().map(|brought| brought.message.kind).collect();
+            kinds.sort_by_key(|kind| *kind == DataKind::Text);
+            assert_eq!(kinds, [DataKind::Json, DataKind::Text, DataKind::Text]);
+            assert_eq!([&kept, &ring].map(|list| list[0].message.kind), [DataKind::Text; 2]);
+            assert_eq!([&kept, &ring].map(|list| list[1].message.kind), [DataKind::Json; 2]);
         }
     }
 

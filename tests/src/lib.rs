@@ -22,6 +22,8 @@ pub mod nats_node;
 pub mod php;
 pub mod process;
 pub mod prometheus;
+pub mod pusher;
 pub mod raw;
+pub mod scenario;
 pub mod simulation;
 pub mod visitor;

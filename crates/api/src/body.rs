@@ -1,7 +1,7 @@
 //! Reading a request's body within its limits.
 //!
 //! **Lives here:** size, time, and how much all requests together may hold.
-//! **Called by:** `http`.
+//! **Called by:** `http` and `pusher`.
 //! **Must not know:** what the body says.
 
 use std::{
@@ -12,7 +12,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use carillon_model::{ErrorCode, Refusal};
 use http_body_util::BodyExt as _;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body;
 use tokio::time::timeout;
 
 /// How much of a refused body is read and thrown away. A client that is still sending would otherwise be reset
@@ -66,8 +66,8 @@ impl Drop for Share<'_> {
 ///
 /// # Cancel safety
 /// What was read is lost with the future, and the share is given back.
-pub(crate) async fn read<'b>(
-    body: &mut Incoming,
+pub(crate) async fn read<'b, B: Body<Data = Bytes> + Unpin>(
+    body: &mut B,
     limit: usize,
     patience: Duration,
     budget: &'b Budget,
@@ -84,8 +84,8 @@ pub(crate) async fn read<'b>(
     }
 }
 
-async fn collect<'b>(
-    body: &mut Incoming,
+async fn collect<'b, B: Body<Data = Bytes> + Unpin>(
+    body: &mut B,
     limit: usize,
     budget: &'b Budget,
 ) -> Result<(Bytes, Share<'b>), Refusal> {
@@ -111,7 +111,7 @@ async fn collect<'b>(
 ///
 /// # Cancel safety
 /// Safe.
-pub(crate) async fn discard(body: &mut Incoming, patience: Duration) {
+pub(crate) async fn discard(body: &mut (impl Body<Data = Bytes> + Unpin), patience: Duration) {
     let all = async {
         let mut read = 0_usize;
         while let Some(Ok(frame)) = body.frame().await {

@@ -54,10 +54,37 @@ impl Data {
         }
     }
 
+    /// Takes a JSON string as the text it stands for, and any other JSON as its text without space between values. Either
+    /// way the data is a JSON string.
+    pub(crate) fn from_raw_as_text(raw: &RawValue) -> Result<Self, Refusal> {
+        let text = raw.get();
+        if text.starts_with('"') {
+            return Self::from_raw(raw);
+        }
+        let _lines = survey(text.as_bytes())?;
+        Ok(Self::from_text(&compact(text)))
+    }
+
     /// Takes bytes as `{"base64":"…"}`.
     pub(crate) fn from_binary(bytes: &[u8]) -> Self {
         Self(format!(r#"{{"base64":"{}"}}"#, STANDARD.encode(bytes)).into())
     }
+}
+
+/// Leaves the space between values out of a valid JSON text.
+fn compact(text: &str) -> String {
+    let (mut in_string, mut escaped) = (false, false);
+    let keeps = |character: &char| {
+        let kept = in_string || !matches!(character, ' ' | '\t' | '\r' | '\n');
+        match character {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '"' => in_string = !in_string,
+            _ => {}
+        }
+        kept
+    };
+    text.chars().filter(keeps).collect()
 }
 
 /// Whether line breaks stand between the values. Inside strings the grammar has none.
@@ -205,6 +232,29 @@ mod tests {
         ];
         for text in refused {
             assert!(of(&text).is_err(), "{text:.40}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_text_becomes_its_own_text() {
+        let text = |json: &str| {
+            let data =
+                Data::from_raw_as_text(serde_json::from_str(json).unwrap()).map_err(|why| why.message)?;
+            Ok::<_, String>(String::from_utf8_lossy(&data.0).into_owned())
+        };
+        for untouched in [r#""""#, r#""a b""#, r#""{\"a\": 1}""#, r#""\u00e9\/""#] {
+            assert_eq!(text(untouched).as_deref(), Ok(untouched));
+        }
+        for (json, expected) in [
+            ("5", r#""5""#),
+            (" true ", r#""true""#),
+            ("{ \"a\" :\r\n\t[1, 2.50, \"x  \\\" y\" ] }", r#""{\"a\":[1,2.50,\"x  \\\" y\"]}""#),
+            (r#"{"\\": " "}"#, r#""{\"\\\\\":\" \"}""#),
+        ] {
+            assert_eq!(text(json).as_deref(), Ok(expected));
+        }
+        for refused in [r#"["\ud800"]"#.to_owned(), format!("{}{}", "[".repeat(101), "]".repeat(101))] {
+            assert!(text(&refused).is_err(), "{refused}");
         }
     }
 

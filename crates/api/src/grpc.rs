@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use carillon_auth::Key;
+use carillon_auth::{Key, Scope};
 use carillon_model::{ErrorCode, Refusal};
 use carillon_tasks::{Phase, Stop, clock};
 use futures_util::{StreamExt as _, future::ready, stream, stream::BoxStream};
@@ -138,7 +138,8 @@ impl PublishService for Door {
 
 impl Door {
     fn key(&self, metadata: &MetadataMap) -> Result<&Arc<Key>, Refusal> {
-        self.intake.key(metadata.get("authorization").map(|value| value.as_encoded_bytes()))
+        let authorization = metadata.get("authorization").map(|value| value.as_encoded_bytes());
+        self.intake.key(authorization, Scope::Publish)
     }
 
     fn admit(&self, metadata: &MetadataMap, now: Instant) -> Result<&Arc<Key>, Refusal> {

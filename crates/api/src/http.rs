@@ -7,6 +7,7 @@
 use std::{borrow::Cow, convert::Infallible, sync::Arc, time::Instant};
 
 use bytes::Bytes;
+use carillon_auth::Scope;
 use carillon_model::{ErrorCode, Refusal};
 use carillon_tasks::{Phase, Stop, clock};
 use http_body_util::{Either, Full};
@@ -31,6 +32,8 @@ use crate::{
     json,
     media::{Media, unsupported},
     problem,
+    pusher::PusherRest,
+    questions,
     request::{Members, Publish, Reach, bad},
     route::{NoRoute, Route},
 };
@@ -44,6 +47,7 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// Answers requests.
 pub(crate) struct Http {
     pub(crate) intake: Arc<Intake>,
+    pub(crate) pusher: PusherRest,
     pub(crate) grpc: Routes,
     pub(crate) stop: Stop,
 }
@@ -70,6 +74,9 @@ impl Http {
                 let message = "in development mode only the page of this gateway may publish from a browser";
                 refuse(&Refusal::new(ErrorCode::Forbidden, message), None)
             }
+            Page::Unasked | Page::None | Page::Ours(_) if PusherRest::takes(request.uri().path()) => {
+                self.pusher.serve(request).await
+            }
             Page::Unasked | Page::None | Page::Ours(_) => self.route(request).await,
         };
         page.permit(response.headers_mut());
@@ -82,16 +89,21 @@ impl Http {
     async fn route(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let started = clock::now();
         let (parts, mut body) = request.into_parts();
-        let (refusal, allow) = match Route::find(&parts.method, parts.uri.path()) {
+        let answered = match Route::find(&parts.method, parts.uri.path()) {
             Ok(Route::Contract) => return answer(StatusCode::OK, "application/yaml", OPENAPI.into()),
+            Ok(Route::Ask(subject)) => {
+                questions::answer(&self.intake, subject, &parts).await.map_err(|refusal| (refusal, None))
+            }
             Ok(route) => match self.publish(route, &parts, &mut body, started).await {
-                Ok(outcomes) => {
-                    return answer(StatusCode::OK, "application/json", answer::json(&outcomes).into());
-                }
-                Err(refusal) => (refusal, None),
+                Ok(outcomes) => Ok(answer::json(&outcomes)),
+                Err(refusal) => Err((refusal, None)),
             },
-            Err(NoRoute::Path(refusal)) => (refusal, None),
-            Err(NoRoute::Method(refusal, allow)) => (refusal, Some(allow)),
+            Err(NoRoute::Path(refusal)) => Err((refusal, None)),
+            Err(NoRoute::Method(refusal, allow)) => Err((refusal, Some(allow))),
+        };
+        let (refusal, allow) = match answered {
+            Ok(json) => return answer(StatusCode::OK, "application/json", json.into()),
+            Err(refused) => refused,
         };
         // A client that waits for "100 Continue" has not sent its body and need not.
         if !body.is_end_stream() && !parts.headers.contains_key(header::EXPECT) {
@@ -127,12 +139,15 @@ impl Http {
     ) -> Result<Vec<Outcome>, Refusal> {
         let intake = &self.intake;
         let config = &intake.config;
-        let key = intake.key(parts.headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes))?;
+        let authorization = parts.headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+        let key = intake.key(authorization, Scope::Publish)?;
         Intake::admit(key, started)?;
         let media = Media::of(&parts.headers)?;
         let limit = match route {
             Route::Batch => config.batch_body_max_bytes,
-            Route::Publish | Route::PublishTo(_) | Route::Contract => config.publish_body_max_bytes,
+            Route::Publish | Route::PublishTo(_) | Route::Ask(_) | Route::Contract => {
+                config.publish_body_max_bytes
+            }
         };
         let (bytes, _share) = body::read(body, limit, config.body_timeout, &intake.bodies).await?;
         if bytes.is_empty() {
@@ -151,7 +166,7 @@ impl Http {
                 let publish = raw_publish(channel, parts, media, &bytes)?;
                 intake.publish(key, publish, deadline).await
             }
-            Route::Publish | Route::Contract => {
+            Route::Publish | Route::Ask(_) | Route::Contract => {
                 let mut members = publish_members(media, utf8(&bytes)?)?;
                 members.id = one_of("id", members.id, text_header(&parts.headers, IDEMPOTENCY_KEY)?)?;
                 let publish = Publish::new(members, Reach::Many)?;
@@ -266,11 +281,7 @@ fn refuse(refusal: &Refusal, allow: Option<&'static str>) -> Response<Full<Bytes
         StatusCode::from_u16(refusal.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = answer(status, "application/problem+json", text.into());
     let headers = response.headers_mut();
-    if let Some(wait) = problem::retry_after(refusal) {
-        let seconds = wait.as_millis().div_ceil(1000).clamp(1, 3600);
-        let seconds = u16::try_from(seconds).unwrap_or(1);
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-    }
+    problem::say_when(headers, refusal);
     if refusal.code == ErrorCode::Unauthorized {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }

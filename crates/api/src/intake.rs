@@ -1,7 +1,7 @@
 //! From a validated publish to the broker's answer.
 //!
 //! **Lives here:** the key's rights and rate, the stamp of time, the deadline.
-//! **Called by:** `http` and `grpc`, which differ only in how they read and answer.
+//! **Called by:** `http` and `grpc`, which differ only in how they read and answer; `questions` for keys.
 //! **Must not know:** HTTP, gRPC, JSON.
 
 use std::{
@@ -10,17 +10,19 @@ use std::{
 };
 
 use carillon_auth::{Denied, Key, KeyRing, Scope, TooFast};
-use carillon_model::{ChannelName, ErrorCode, NewMessage, Refusal, UnixMillis};
+use carillon_model::{AppSpace, Apps, ChannelName, ErrorCode, NewMessage, Refusal, UnixMillis};
 use carillon_tasks::clock;
 use futures_util::future::join_all;
 
 use crate::{
     answer::Outcome,
     body::Budget,
+    channels::Channels,
     config::Config,
     meters::Meters,
     publisher::{Publisher, Receipt},
     request::Publish,
+    serve::Parts,
 };
 
 /// What both doors share.
@@ -28,28 +30,36 @@ pub(crate) struct Intake {
     pub(crate) config: Config,
     pub(crate) meters: Meters,
     pub(crate) bodies: Budget,
+    pub(crate) channels: Arc<dyn Channels>,
     keys: Arc<KeyRing>,
+    apps: Apps,
     publisher: Arc<dyn Publisher>,
 }
 
 impl Intake {
-    pub(crate) fn new(config: Config, keys: Arc<KeyRing>, publisher: Arc<dyn Publisher>) -> Self {
+    pub(crate) fn new(config: Config, parts: Parts) -> Self {
         let bodies = Budget::new(config.bodies_held_max_bytes);
-        Self { config, meters: Meters::new(), bodies, keys, publisher }
+        let Parts { keys, apps, publisher, channels } = parts;
+        Self { config, meters: Meters::new(), bodies, channels, keys, apps, publisher }
     }
 
-    /// Finds the key in an `Authorization` header and checks that it may publish at all.
-    pub(crate) fn key(&self, authorization: Option<&[u8]>) -> Result<&Arc<Key>, Refusal> {
+    /// Finds the key in an `Authorization` header and checks that it has `scope` at all.
+    pub(crate) fn key(&self, authorization: Option<&[u8]>, scope: Scope) -> Result<&Arc<Key>, Refusal> {
         let key = self.keys.authorize(authorization).map_err(|why| {
             self.meters.key_invalid.increment(1);
             Refusal::new(ErrorCode::Unauthorized, why.to_string())
         })?;
-        key.has(Scope::Publish).map_err(|denied| {
+        key.has(scope).map_err(|denied| {
             self.meters.key_denied.increment(1);
             forbidden(denied)
         })?;
         self.meters.key_ok.increment(1);
         Ok(key)
+    }
+
+    /// Returns the application whose channels the key is for: its own, or the first where none is configured.
+    pub(crate) fn space(&self, key: &Key) -> &AppSpace {
+        &self.apps.by_id(key.id().app()).unwrap_or_else(|| self.apps.first()).space
     }
 
     /// Takes one publication from the key's rate, before the body is read.
@@ -71,9 +81,11 @@ impl Intake {
         for channel in &publish.channels {
             key.allows(Scope::Publish, channel).map_err(forbidden)?;
         }
+        let publish = publish.within(self.space(key));
         let time = unix_now();
         if let [channel] = publish.channels.as_slice() {
-            let receipt = self.hand_over(publish.message(channel.clone(), time), deadline).await?;
+            let receipt =
+                hand_over(&*self.publisher, publish.message(channel.clone(), time), deadline).await?;
             return Ok(vec![Outcome { channel: publish.channels.into_iter().next(), result: Ok(receipt) }]);
         }
         charge_rest(key, publish.channels.len());
@@ -111,6 +123,7 @@ impl Intake {
             Ok(publish) => publish,
             Err(refusal) => return Outcome { channel: None, result: Err(refusal) },
         };
+        let publish = publish.within(self.space(key));
         let Some(channel) = publish.channels.first().cloned() else {
             let refusal = Refusal::new(ErrorCode::Internal, "the item lost its channel");
             return Outcome { channel: None, result: Err(refusal) };
@@ -123,19 +136,23 @@ impl Intake {
     }
 
     async fn outcome(&self, channel: ChannelName, message: NewMessage, deadline: Instant) -> Outcome {
-        Outcome { channel: Some(channel), result: self.hand_over(message, deadline).await }
+        Outcome { channel: Some(channel), result: hand_over(&*self.publisher, message, deadline).await }
     }
+}
 
-    async fn hand_over(&self, message: NewMessage, deadline: Instant) -> Result<Receipt, Refusal> {
-        let published = self.publisher.publish(message, deadline);
-        match tokio::time::timeout_at(deadline.into(), published).await {
-            Ok(result) => result,
-            Err(_elapsed) => Err(Refusal::new(
-                ErrorCode::Unavailable,
-                "the broker did not answer in time, the outcome is unknown; try again with the same `id`",
-            )
-            .retry_after(Duration::from_secs(1))),
-        }
+/// Publishes one message, and refuses when there is no answer by `deadline`.
+pub(crate) async fn hand_over(
+    publisher: &dyn Publisher,
+    message: NewMessage,
+    deadline: Instant,
+) -> Result<Receipt, Refusal> {
+    match tokio::time::timeout_at(deadline.into(), publisher.publish(message, deadline)).await {
+        Ok(result) => result,
+        Err(_elapsed) => Err(Refusal::new(
+            ErrorCode::Unavailable,
+            "the broker did not answer in time, the outcome is unknown; try again with the same `id`",
+        )
+        .retry_after(Duration::from_secs(1))),
     }
 }
 
@@ -162,6 +179,6 @@ fn unless_all(outcomes: Vec<Outcome>, counts: impl Fn(&Refusal) -> bool) -> Resu
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "used as a function of errors")]
-fn forbidden(denied: Denied) -> Refusal {
+pub(crate) fn forbidden(denied: Denied) -> Refusal {
     Refusal::new(ErrorCode::Forbidden, denied.to_string())
 }

@@ -1,7 +1,7 @@
 //! What the API counts.
 //!
 //! **Lives here:** handles, made once, so that every series exists at zero and counting is one addition.
-//! **Called by:** `http` and `grpc`.
+//! **Called by:** `http`, `pusher` and `grpc`.
 //! **Must not know:** channels, users, or who scrapes.
 
 use std::{collections::BTreeMap, time::Instant};
@@ -11,7 +11,7 @@ use carillon_tasks::clock;
 use carillon_telemetry::metric;
 use metrics::{Counter, Gauge, Histogram};
 
-use crate::{answer::Outcome, problem};
+use crate::{answer::Outcome, problem, publisher::Receipt};
 
 /// The counters of both doors.
 pub(crate) struct Meters {
@@ -49,7 +49,17 @@ impl Meters {
     }
 }
 
+/// Makes the counters of signed requests: good ones and others.
+pub(crate) fn signatures() -> [Counter; 2] {
+    ["ok", "invalid"].map(|result| metric::AUTH.counter(&[("method", "signature"), ("result", result)]))
+}
+
 impl DoorMeters {
+    /// Makes those of the Pusher protocol's API.
+    pub(crate) fn pusher() -> Self {
+        Self::new("pusher", "2xx", http_class)
+    }
+
     fn new(api: &'static str, ok: &'static str, class: fn(ErrorCode) -> &'static str) -> Self {
         let requests = |code| metric::PUBLISH_REQUESTS.counter(&[("api", api), ("code", code)]);
         Self {
@@ -81,12 +91,15 @@ impl DoorMeters {
 
     /// Counts what became of each message.
     pub(crate) fn messages(&self, outcomes: &[Outcome]) {
-        for outcome in outcomes {
-            match &outcome.result {
-                Ok(receipt) if receipt.duplicate => self.duplicates.increment(1),
-                Ok(_) => self.published.increment(1),
-                Err(_) => {}
-            }
+        outcomes.iter().for_each(|outcome| self.message(&outcome.result));
+    }
+
+    /// Counts what became of one message.
+    pub(crate) fn message(&self, result: &Result<Receipt, Refusal>) {
+        match result {
+            Ok(receipt) if receipt.duplicate => self.duplicates.increment(1),
+            Ok(_) => self.published.increment(1),
+            Err(_) => {}
         }
     }
 }
@@ -126,7 +139,6 @@ mod tests {
     use metrics_exporter_prometheus::PrometheusBuilder;
 
     use super::*;
-    use crate::publisher::Receipt;
 
     #[test]
     fn every_series_is_there_at_zero_and_then_counts() {

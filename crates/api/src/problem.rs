@@ -1,12 +1,13 @@
 //! Refusals as HTTP and gRPC tell them.
 //!
 //! **Lives here:** RFC 9457 problems, and the one table from our codes to gRPC's.
-//! **Called by:** `http`, `answer` and `grpc`.
+//! **Called by:** `http`, `pusher`, `answer` and `grpc`.
 //! **Must not know:** why something was refused.
 
 use std::{fmt::Write as _, time::Duration};
 
 use carillon_model::{ErrorCode, Refusal};
+use hyper::header::{HeaderMap, HeaderValue, RETRY_AFTER as RETRY_AFTER_HEADER};
 use tonic::{Code, Status, metadata::MetadataValue};
 
 /// When to try again if nobody knows better.
@@ -54,6 +55,14 @@ pub(crate) fn retry_after(refusal: &Refusal) -> Option<Duration> {
         | ErrorCode::UnsupportedMediaType
         | ErrorCode::MethodNotAllowed
         | ErrorCode::Internal => refusal.retry_after,
+    }
+}
+
+/// Tells in the headers of an answer when to try again.
+pub(crate) fn say_when(headers: &mut HeaderMap, refusal: &Refusal) {
+    if let Some(wait) = retry_after(refusal) {
+        let seconds = wait.as_millis().div_ceil(1000).clamp(1, 3600);
+        headers.insert(RETRY_AFTER_HEADER, HeaderValue::from(u16::try_from(seconds).unwrap_or(1)));
     }
 }
 

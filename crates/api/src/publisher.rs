@@ -1,7 +1,7 @@
 //! The seam between the API and the node.
 //!
 //! **Lives here:** the trait that takes accepted messages.
-//! **Called by:** `intake`; implemented beside the node.
+//! **Called by:** `intake` and `pusher`; implemented beside the node.
 //! **Must not know:** HTTP, gRPC, keys.
 
 use std::time::Instant;
@@ -17,6 +17,12 @@ pub trait Publisher: Send + Sync + 'static {
     ///
     /// Messages of one channel reach the broker in the order of the calls' first polls.
     fn publish(&self, message: NewMessage, deadline: Instant) -> BoxFuture<'_, Result<Receipt, Refusal>>;
+
+    /// Says whether the channel's rule takes `message`, as [`publish`](Self::publish) would before it asks the broker.
+    ///
+    /// # Errors
+    /// The refusal that it would give.
+    fn check(&self, message: &NewMessage) -> Result<(), Refusal>;
 }
 
 /// What the broker said of a message it took.

@@ -1,14 +1,15 @@
 //! One validated publish, whatever it was written in.
 //!
 //! **Lives here:** the members of a publish and every rule about them.
-//! **Called by:** `json`, `form`, `http` and `grpc` collect [`Members`]; `intake` publishes a [`Publish`].
+//! **Called by:** `json`, `form`, `http` and `grpc` collect [`Members`]; `intake` publishes a [`Publish`]; `questions`
+//! reads names.
 //! **Must not know:** HTTP, gRPC, the broker.
 
 use std::borrow::Cow;
 
 use carillon_model::{
-    BadChannel, BadText, ChannelName, ConnectionId, ErrorCode, EventName, IdempotencyKey, NewMessage,
-    Refusal, UnixMillis, UserId,
+    AppSpace, BadChannel, BadText, ChannelName, ConnectionId, ErrorCode, EventName, IdempotencyKey,
+    NewMessage, Refusal, UnixMillis, UserId,
 };
 
 use crate::{config::LIST_MAX, data::Data};
@@ -68,12 +69,19 @@ impl Publish {
         })
     }
 
+    /// Moves the channels into the application `space`.
+    pub(crate) fn within(mut self, space: &AppSpace) -> Self {
+        self.channels.iter_mut().for_each(|channel| *channel = channel.within(space));
+        self
+    }
+
     /// Returns the message for `channel`, stamped with `time`.
     pub(crate) fn message(&self, channel: ChannelName, time: UnixMillis) -> NewMessage {
         NewMessage {
             channel,
             event: self.event.clone(),
             data: self.data.0.clone(),
+            kind: carillon_model::DataKind::Json,
             time,
             user: None,
             exclude: self.exclude.clone(),
@@ -123,7 +131,8 @@ fn many(names: &[Cow<'_, str>]) -> Result<Vec<ChannelName>, Refusal> {
     Ok(channels)
 }
 
-fn channel_name(text: &str) -> Result<ChannelName, Refusal> {
+/// Reads the name of a channel.
+pub(crate) fn channel_name(text: &str) -> Result<ChannelName, Refusal> {
     ChannelName::new(text).map_err(|why| match why {
         BadChannel::Reserved => bad(format!("`{text}`: {why}; to reach a user, send `user`")),
         BadChannel::Empty | BadChannel::TooLong { .. } | BadChannel::Character { .. } => bad(why.to_string()),

@@ -4,9 +4,10 @@
 //! **Called by:** `gateway`, once.
 //! **Must not know:** what is asked on a connection.
 
-use std::{future::Future, io, pin::pin, sync::Arc, time::Duration};
+use std::{fmt, future::Future, io, pin::pin, sync::Arc, time::Duration};
 
 use carillon_auth::KeyRing;
+use carillon_model::Apps;
 use carillon_tasks::{Phase, Stop, Tasks};
 use hyper::{rt::Executor, service::service_fn};
 use hyper_util::{
@@ -20,7 +21,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{config::Config, grpc, http::Http, intake::Intake, publisher::Publisher};
+use crate::{
+    channels::Channels, config::Config, grpc, http::Http, intake::Intake, publisher::Publisher,
+    pusher::PusherRest,
+};
 
 /// All headers of a request together. Also what HTTP/1 reads at a time.
 const HEADERS_MAX_BYTES: usize = 16 << 10;
@@ -35,6 +39,25 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long a connection that never asked anything may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
+
+/// What the API answers for, and what it asks. Cheap to clone.
+#[derive(Clone)]
+pub struct Parts {
+    /// The keys of backends that are no Pusher clients.
+    pub keys: Arc<KeyRing>,
+    /// The applications.
+    pub apps: Apps,
+    /// Takes what is published.
+    pub publisher: Arc<dyn Publisher>,
+    /// Knows the channels.
+    pub channels: Arc<dyn Channels>,
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts").field("apps", &self.apps).finish_non_exhaustive()
+    }
+}
 
 /// The API's connections on which something was asked. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -70,16 +93,11 @@ impl Drop for Using {
 ///
 /// While the process drains, connections are still accepted, since load balancers learn late; health checks say
 /// NOT_SERVING, connections in use close after their answer, HTTP/2 is told to go away.
-pub async fn serve(
-    listener: TcpListener,
-    config: Config,
-    keys: Arc<KeyRing>,
-    publisher: Arc<dyn Publisher>,
-    tasks: &Tasks,
-) -> InUse {
+pub async fn serve(listener: TcpListener, config: Config, parts: Parts, tasks: &Tasks) -> InUse {
     let stop = tasks.stop();
     let in_use = InUse(watch::Sender::new(0));
-    let intake = Arc::new(Intake::new(config, keys, publisher));
+    let pusher = PusherRest::new(&config, &parts);
+    let intake = Arc::new(Intake::new(config, parts));
     let (routes, reporter) = grpc::routes(&intake, &stop).await;
     tasks.spawn("api health", {
         let stop = stop.clone();
@@ -88,7 +106,7 @@ pub async fn serve(
             grpc::not_serving(&reporter).await;
         }
     });
-    let http = Arc::new(Http { intake, grpc: routes, stop });
+    let http = Arc::new(Http { intake, pusher, grpc: routes, stop });
     tasks.spawn("api", accept(listener, http, in_use.clone(), tasks.clone()));
     in_use
 }

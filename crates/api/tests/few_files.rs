@@ -2,9 +2,9 @@
 
 use std::{process::Command, sync::Arc, time::Duration};
 
-use carillon_api::{Config, Publisher, Receipt};
+use carillon_api::{Cached, Channels, Config, Findings, Parts, Publisher, Question, Receipt};
 use carillon_auth::KeyRing;
-use carillon_model::{NewMessage, Refusal};
+use carillon_model::{Apps, ChannelName, Member, NewMessage, Refusal};
 use carillon_tasks::Tasks;
 use futures_util::{FutureExt as _, future::BoxFuture, future::ready};
 use tokio::{
@@ -20,6 +20,28 @@ impl Publisher for Anything {
     fn publish(&self, _: NewMessage, _: std::time::Instant) -> BoxFuture<'_, Result<Receipt, Refusal>> {
         ready(Ok(Receipt { position: None, duplicate: false })).boxed()
     }
+
+    fn check(&self, _: &NewMessage) -> Result<(), Refusal> {
+        Ok(())
+    }
+}
+
+impl Channels for Anything {
+    fn ask(&self, _: Question, _: std::time::Instant) -> BoxFuture<'_, Findings> {
+        ready(Findings::default()).boxed()
+    }
+
+    fn members(&self, _: &ChannelName) -> Vec<Member> {
+        Vec::new()
+    }
+
+    fn cached<'a>(
+        &'a self,
+        _: &'a ChannelName,
+        _: std::time::Instant,
+    ) -> BoxFuture<'a, Result<Option<Cached>, Refusal>> {
+        ready(Ok(None)).boxed()
+    }
 }
 
 const REQUEST: &[u8] =
@@ -30,8 +52,13 @@ async fn no_file_descriptor_is_left_and_then_there_are_again() {
     let tasks = Tasks::new(tokio::runtime::Handle::current());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    carillon_api::serve(listener, Config::default(), Arc::new(KeyRing::dev()), Arc::new(Anything), &tasks)
-        .await;
+    let parts = Parts {
+        keys: Arc::new(KeyRing::dev()),
+        apps: Apps::default(),
+        publisher: Arc::new(Anything),
+        channels: Arc::new(Anything),
+    };
+    carillon_api::serve(listener, Config::default(), parts, &tasks).await;
 
     let limit = Command::new("prlimit")
         .args(["--pid", &std::process::id().to_string(), "--nofile=64:64"])

@@ -53,6 +53,12 @@ impl KeyId {
         }
         Ok(Self(format!("{app}_{id}").into()))
     }
+
+    /// Returns the name of the application.
+    #[must_use]
+    pub fn app(&self) -> &str {
+        self.0.split_once('_').map_or("", |(app, _)| app)
+    }
 }
 
 fn is_word(text: &str) -> bool {

@@ -1,4 +1,4 @@
-//! Who may do what: API keys of backends, tokens of clients, websites in browsers.
+//! Who may do what: API keys of backends, tokens of clients, signatures of applications, websites in browsers.
 //!
 //! **Lives here:** how credentials are read and compared, and what they allow. Rules only: the time comes in as an
 //! argument, and randomness is used for nothing but making a new key.
@@ -8,6 +8,7 @@
 
 pub mod keys;
 mod origin;
+mod signature;
 mod token;
 
 pub use keys::{
@@ -15,4 +16,8 @@ pub use keys::{
     TooFast,
 };
 pub use origin::{Allowed, BadOrigin, Origins};
+pub use signature::{
+    BadAuth, BadRequestSignature, SignedHead, channel_signature, channel_text, read_socket_id, sign,
+    socket_id, user_text, verify_auth, verify_head,
+};
 pub use token::{BadToken, Claims, GRANTS_MAX, SECRET_MIN_BYTES, TOKEN_MAX_BYTES, TokenVerifier};

@@ -6,6 +6,7 @@
 
 use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use carillon_model::{ChannelPattern, ErrorCode, Refusal, UnixMillis, UserId};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, errors::ErrorKind};
 use serde::Deserialize;
@@ -18,6 +19,9 @@ pub const TOKEN_MAX_BYTES: usize = 8 * 1024;
 
 /// Most entries of a token's `channels`.
 pub const GRANTS_MAX: usize = 1000;
+
+/// Longest `info`, in bytes of JSON.
+const INFO_MAX_BYTES: usize = 1024;
 
 /// How far the issuer's clock may be ahead of ours: a fresh token's `nbf` may be this far in our future. The end of a
 /// token has no leeway, since connections are closed at that very time.
@@ -38,6 +42,10 @@ pub struct Claims {
     pub grants: Arc<[ChannelPattern]>,
     /// `exp`, as it stands in the token.
     pub expires: UnixMillis,
+    /// `app`: the id of the application whose channels it is for. Without the claim, the first.
+    pub app: Option<String>,
+    /// `info`: what other members of presence channels are told of the user; one JSON text.
+    pub info: Option<Bytes>,
 }
 
 /// Why a token is not good.
@@ -57,6 +65,8 @@ struct RawClaims {
     nbf: Option<u64>,
     #[serde(default)]
     channels: Vec<String>,
+    app: Option<String>,
+    info: Option<serde_json::Value>,
 }
 
 impl TokenVerifier {
@@ -120,7 +130,12 @@ impl TokenVerifier {
         let grants = grants.map_err(|fault| {
             unauthorized("its `channels` are no patterns", format!("the token's `channels`: {fault}"))
         })?;
-        Ok(Claims { user, grants, expires })
+        let info = claims.info.map(|info| info.to_string());
+        if info.as_ref().is_some_and(|info| info.len() > INFO_MAX_BYTES) {
+            let message = format!("the token's `info` has more than {INFO_MAX_BYTES} bytes");
+            return Err(unauthorized("its `info` is too long", message));
+        }
+        Ok(Claims { user, grants, expires, app: claims.app, info: info.map(Bytes::from) })
     }
 }
 

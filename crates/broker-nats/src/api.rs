@@ -1,7 +1,7 @@
 //! Questions to JetStream: about a stream, and for the messages that it keeps.
 //!
 //! **Lives here:** the requests and answers as they are on the wire, each with its deadline.
-//! **Called by:** `layout`, `repair` and `history`.
+//! **Called by:** `layout`, `repair`, `past`, `work`.
 //! **Must not know:** what the answers are used for.
 
 use std::time::Duration;
@@ -12,10 +12,14 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
+
+use crate::link::jittered;
 
 /// How long a question may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+/// How long to wait after a barrier that was not passed.
+const BARRIER_RETRY: Duration = Duration::from_millis(500);
 /// Most bytes of one batch.
 const BATCH_MAX_BYTES: u64 = 8 << 20;
 /// The end of a batch.
@@ -249,9 +253,14 @@ fn number(headers: &HeaderMap, name: &'static str) -> Option<u64> {
     headers.get_last(HeaderName::from_static(name))?.as_str().parse().ok()
 }
 
+/// Asks the JetStream API anything.
+pub(crate) async fn ask(client: &Client, subject: String, question: &Value) -> Result<Value, ApiError> {
+    request(client, subject, body(question)).await.and_then(check)
+}
+
 /// Sends one question and waits for its answer. The inbox is its own: one that is shared would remember every
 /// question that was never answered.
-async fn request(client: &Client, subject: String, payload: Bytes) -> Result<Bytes, ApiError> {
+pub(crate) async fn request(client: &Client, subject: String, payload: Bytes) -> Result<Bytes, ApiError> {
     let request = Request::new().payload(payload).inbox(client.new_inbox()).timeout(Some(PATIENCE));
     send(client, subject, request).await
 }
@@ -291,6 +300,13 @@ pub(crate) async fn barrier(client: &Client, subject: String) -> Result<(), ApiE
     match request(client, subject, Bytes::new()).await {
         Ok(_) | Err(ApiError::NoResponders) => Ok(()),
         Err(error) => Err(error),
+    }
+}
+
+/// Waits until the server has all our subscriptions, however often it takes to ask.
+pub(crate) async fn pass_barrier(client: Client, subject: String) {
+    while barrier(&client, subject.clone()).await.is_err() {
+        sleep(jittered(BARRIER_RETRY)).await;
     }
 }
 

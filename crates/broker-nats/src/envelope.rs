@@ -7,7 +7,9 @@
 //! **Must not know:** subjects, sequences.
 
 use bytes::Bytes;
-use carillon_model::{ChannelName, ConnectionId, EventName, IdempotencyKey, NewMessage, UnixMillis, UserId};
+use carillon_model::{
+    ChannelName, ConnectionId, DataKind, EventName, IdempotencyKey, NewMessage, UnixMillis, UserId,
+};
 use prost::Message as _;
 
 /// Numbers are a contract between versions that run side by side: never reused.
@@ -37,6 +39,9 @@ struct Envelope {
     /// How many live messages that process has published to the channel's shard, this one included.
     #[prost(uint64, tag = "8")]
     count: u64,
+    /// The data is a JSON string that stands for the text in it.
+    #[prost(bool, tag = "9")]
+    text: bool,
 }
 
 /// Which of a publisher's live messages one is: they are counted for each shard, so that whoever listens to a shard
@@ -54,7 +59,7 @@ pub(crate) struct Stamp {
 pub(crate) enum Garbage {
     #[error("it is not a protobuf message")]
     Protobuf,
-    #[error("its data is not one JSON text on one line")]
+    #[error("its data is not one JSON text on one line, or not the kind of JSON that it says")]
     Data,
     #[error("its event, user or id breaks the rules")]
     Text,
@@ -73,6 +78,7 @@ pub(crate) fn encode(message: &NewMessage, stamp: Option<Stamp>) -> Bytes {
         id: message.id.as_ref().map_or_else(String::new, |id| id.as_str().to_owned()),
         publisher: stamp.map_or(0, |stamp| stamp.publisher),
         count: stamp.map_or(0, |stamp| stamp.count),
+        text: message.kind == DataKind::Text,
     };
     Bytes::from(envelope.encode_to_vec())
 }
@@ -80,7 +86,8 @@ pub(crate) fn encode(message: &NewMessage, stamp: Option<Stamp>) -> Bytes {
 /// Reads a payload back. The data is copied, so that it does not keep a whole read buffer alive.
 pub(crate) fn decode(channel: ChannelName, payload: &[u8]) -> Result<(NewMessage, Option<Stamp>), Garbage> {
     let envelope = Envelope::decode(payload).map_err(|_e| Garbage::Protobuf)?;
-    if !is_json_line(&envelope.data) {
+    let kind = if envelope.text { DataKind::Text } else { DataKind::Json };
+    if !is_json_line(&envelope.data) || kind == DataKind::Text && !is_literal(&envelope.data) {
         return Err(Garbage::Data);
     }
     let text = |_e| Garbage::Text;
@@ -91,6 +98,7 @@ pub(crate) fn decode(channel: ChannelName, payload: &[u8]) -> Result<(NewMessage
         channel,
         event: some(envelope.event).map(|text| EventName::new(&text)).transpose().map_err(text)?,
         data: envelope.data,
+        kind,
         time: UnixMillis::new(envelope.time_ms),
         user: some(envelope.user).map(|text| UserId::new(&text)).transpose().map_err(text)?,
         exclude: envelope.exclude.into_iter().map(ConnectionId::from_bits).collect(),
@@ -104,6 +112,11 @@ fn is_json_line(data: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(data) else { return false };
     !text.bytes().any(|b| matches!(b, b'\n' | b'\r'))
         && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
+}
+
+/// Says whether a JSON text is a string, and nothing but the string.
+fn is_literal(json: &[u8]) -> bool {
+    matches!(json, [b'"', .., b'"'])
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The streams: one for each shard of each class, and what their configuration says.
+//! The streams: one for each shard of each class and one for work, and what their configuration says.
 //!
 //! **Lives here:** the layout, comparing it with what is there, the epoch of a stream.
 //! **Called by:** `lib` at the start, `receive` when a stream has vanished or went backwards.
@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use async_nats::Client;
-use carillon_broker::{Fingerprint, SHARDS, Shard, Tail};
+use carillon_broker::{Fingerprint, KEY_AGE, SHARDS, Shard, Tail};
 use carillon_model::{Epoch, Offset, RetentionClass};
 use serde_json::{Value, json};
 use xxhash_rust::xxh3::xxh3_64;
@@ -27,7 +27,12 @@ const GENERATION_KEY: &str = "carillon-generation";
 /// For how long an idempotency key is remembered, unless the class keeps messages for less.
 const DUPLICATE_WINDOW: Duration = Duration::from_mins(1);
 
-/// The stream of one shard of one class, as it should be.
+/// Work that nobody has done for so long is given up: its application was not there for twice as long as it is tried.
+const WORK_AGE: Duration = Duration::from_mins(10);
+/// Bytes of work that waits: some 200,000 events.
+const WORK_MAX_BYTES: u64 = 64 << 20;
+
+/// A stream, as it should be.
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
     pub(crate) stream: String,
@@ -44,9 +49,9 @@ pub(crate) enum LayoutError {
 }
 
 impl Layout {
+    /// The stream of one shard of one class.
     pub(crate) fn new(names: &Names, class: &RetentionClass, shard: Shard, replicas: u8) -> Self {
         let stream = names.stream(&class.name, shard);
-        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let stored = names.stored_all(&class.name, shard);
         let config = json!({
             "name": stream,
@@ -63,6 +68,27 @@ impl Layout {
             "max_bytes": i64::try_from(class.max_bytes).unwrap_or(-1),
             "max_msgs": -1,
             "duplicate_window": nanos(DUPLICATE_WINDOW.min(class.max_age)),
+            "metadata": { LAYOUT_KEY: LAYOUT, SHARDS_KEY: SHARDS.to_string() },
+        });
+        Self { stream, config }
+    }
+
+    /// The stream of the work queue: what is done is gone, and what is too much is refused.
+    pub(crate) fn work(names: &Names, replicas: u8) -> Self {
+        let stream = names.work_stream();
+        let config = json!({
+            "name": stream,
+            "subjects": [names.work_all()],
+            "storage": "file",
+            "retention": "workqueue",
+            "discard": "new",
+            "allow_direct": true,
+            "num_replicas": replicas,
+            "max_age": nanos(WORK_AGE),
+            "max_msgs_per_subject": -1,
+            "max_bytes": WORK_MAX_BYTES,
+            "max_msgs": -1,
+            "duplicate_window": nanos(KEY_AGE),
             "metadata": { LAYOUT_KEY: LAYOUT, SHARDS_KEY: SHARDS.to_string() },
         });
         Self { stream, config }
@@ -151,6 +177,11 @@ impl Layout {
         let keys = ["num_replicas", "max_age", "max_msgs_per_subject", "max_bytes", "duplicate_window"];
         keys.into_iter().filter(|key| self.config.get(key) != found.get(key)).collect()
     }
+}
+
+/// Writes a time as JetStream does.
+pub(crate) fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// The error of a stream whose name is taken by one with another configuration.

@@ -6,6 +6,7 @@
 //! **Must not know:** clients, sessions, dialects.
 
 mod api;
+mod cluster;
 mod config;
 mod envelope;
 mod fatal;
@@ -24,6 +25,7 @@ mod shelf;
 mod start;
 mod subject;
 mod window;
+mod work;
 
 use std::{
     collections::HashMap,
@@ -33,16 +35,20 @@ use std::{
 };
 
 use carillon_broker::{
-    AttachError, Attached, Broker, Deliver, Health, PublishError, Published, RecoverError, Recovery,
+    AttachError, Attached, Broker, Deliver, Health, Listen, PublishError, Published, RecoverError, Recovery,
     RingBudget, Shard,
 };
-use carillon_model::{ChannelName, ClassName, NewMessage, Position, ReplayLimits, RetentionClass, Since};
+use carillon_model::{
+    ChannelName, ClassName, NewMessage, NodeId, Position, ReplayLimits, RetentionClass, Since,
+};
 use carillon_tasks::Tasks;
 use futures_util::future::{BoxFuture, FutureExt as _};
 use tokio::sync::watch;
 
+pub use cluster::NatsCluster;
 pub use config::{Config, Credentials, SUBSCRIPTION_CAPACITY, StartError, Tls, TlsMode};
 pub use fatal::Fatal;
+use link::Link;
 use past::Question;
 use publish::{Parcel, Publisher};
 use seat::Seat;
@@ -57,6 +63,10 @@ pub struct NatsBroker {
     ready: OnceLock<Ready>,
     health: watch::Sender<Health>,
     fatal: watch::Sender<Option<Fatal>>,
+    /// The connections, once NATS was reached.
+    link: watch::Sender<Option<Link>>,
+    tasks: Tasks,
+    replicas: u8,
 }
 
 struct Class {
@@ -85,9 +95,18 @@ impl NatsBroker {
             ready: OnceLock::new(),
             health: watch::Sender::new(Health::Connecting { failed: false }),
             fatal: watch::Sender::new(None),
+            link: watch::Sender::new(None),
+            tasks: tasks.clone(),
+            replicas: config.replicas,
         });
         start::start(&broker, config, tasks, deliver)?;
         Ok(broker)
+    }
+
+    /// Starts to carry words between this node and those of the same prefix, over the broker's connections. To be
+    /// called once.
+    pub fn cluster(&self, me: NodeId, listen: Arc<dyn Listen>) -> Arc<NatsCluster> {
+        NatsCluster::start(me, self.names.clone(), self.link.subscribe(), &self.tasks, listen)
     }
 
     /// Waits until something is found that no retry can mend; the process should say so and exit.
@@ -120,10 +139,10 @@ impl NatsBroker {
         let seat = self.seat(class, shard).ok_or(PublishError::Unavailable)?;
         let ready = self.ready.get().ok_or(PublishError::Unavailable)?;
         let Position { epoch, .. } = seat.position().ok_or(PublishError::Unavailable)?;
-        let token = subject::encode(&message.channel);
+        let place = self.names.place(&message.channel);
         let parcel = Parcel {
-            subject: self.names.stored(class, shard, &token),
-            token,
+            subject: self.names.stored(class, shard, &place),
+            place,
             key: message.id.clone(),
             payload: envelope::encode(&message, None),
         };
@@ -150,9 +169,9 @@ impl Broker for NatsBroker {
     ) -> BoxFuture<'_, Result<(), PublishError>> {
         async move {
             let ready = self.ready.get().ok_or(PublishError::Unavailable)?;
-            let token = subject::encode(&message.channel);
             let shard = Shard::of(&message.channel);
-            ready.publisher.publish_live(shard, self.names.live(shard, &token), &message, deadline).await
+            let subject = self.names.live(shard, &self.names.place(&message.channel));
+            ready.publisher.publish_live(shard, subject, &message, deadline).await
         }
         .boxed()
     }

@@ -16,26 +16,23 @@
 //! **Called by:** `start`.
 //! **Must not know:** who is subscribed.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_nats::{Message, Subscriber};
 use carillon_broker::{Deliver, SHARDS, Shard};
 use carillon_model::{NewMessage, Publication};
 use carillon_tasks::{Phase, Stop};
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture};
-use tokio::time::sleep;
 
 use crate::{
     api,
     envelope::{self, Garbage, Stamp},
-    link::{Link, jittered},
+    link::Link,
     meters::Meters,
     receive::{TURN, answer},
-    subject,
+    subject::Names,
 };
 
-/// How long to wait after a barrier that was not passed.
-const RETRY: Duration = Duration::from_millis(500);
 /// Processes whose counts are remembered, 150 bytes each. The one that has been silent for longest is forgotten, and
 /// then counts as one that was never heard.
 const PUBLISHERS_MAX: usize = 1024;
@@ -43,8 +40,7 @@ const PUBLISHERS_MAX: usize = 1024;
 /// What the task of the live channels needs.
 pub(crate) struct LiveTask {
     pub(crate) link: Link,
-    /// The subject of barriers.
-    pub(crate) barrier: String,
+    pub(crate) names: Names,
     pub(crate) deliver: Arc<dyn Deliver>,
     pub(crate) meters: Arc<Meters>,
 }
@@ -75,7 +71,7 @@ impl LiveTask {
             if seen != generation {
                 generation = seen;
                 counts.excuse();
-                barrier = Some(self.pass_barrier());
+                barrier = Some(api::pass_barrier(self.link.feed.clone(), self.names.barrier()).boxed());
             }
             match heard {
                 Heard::Feed(messages) => self.take(&messages, &mut counts),
@@ -89,23 +85,12 @@ impl LiveTask {
         }
     }
 
-    /// Waits until the server has our subscriptions again.
-    fn pass_barrier(&self) -> BoxFuture<'static, ()> {
-        let (client, subject) = (self.link.feed.clone(), self.barrier.clone());
-        let passed = async move {
-            while api::barrier(&client, subject.clone()).await.is_err() {
-                sleep(jittered(RETRY)).await;
-            }
-        };
-        passed.boxed()
-    }
-
     /// Hands on what came, and says then in which shards something is missing: one word for all of it, as each
     /// costs a look at every channel of the node.
     fn take(&self, messages: &[Message], counts: &mut Counts) {
         let mut holes = Vec::new();
         for message in messages {
-            let (message, stamp) = match read(message) {
+            let (message, stamp) = match self.read(message) {
                 Ok(read) => read,
                 Err(garbage) => {
                     self.meters.poison.increment(1);
@@ -130,11 +115,13 @@ impl LiveTask {
             self.deliver.lost_live(&holes);
         }
     }
-}
 
-fn read(message: &Message) -> Result<(NewMessage, Option<Stamp>), Garbage> {
-    let channel = message.subject.rsplit('.').next().and_then(subject::decode).ok_or(Garbage::Subject)?;
-    envelope::decode(channel, &message.payload)
+    fn read(&self, message: &Message) -> Result<(NewMessage, Option<Stamp>), Garbage> {
+        // Prefix, kind and shard come first.
+        let place = message.subject.splitn(4, '.').nth(3).ok_or(Garbage::Subject)?;
+        let channel = self.names.channel(place).ok_or(Garbage::Subject)?;
+        envelope::decode(channel, &message.payload)
+    }
 }
 
 /// What a message's number says of those before it.

@@ -113,3 +113,31 @@ impl Meters {
         }
     }
 }
+
+/// The handles of what is counted of words between nodes.
+pub(crate) struct WordMeters {
+    pub(crate) sent: Counter,
+    pub(crate) heard: Counter,
+    /// Lost, as too many waited.
+    pub(crate) queue_full: Counter,
+    /// Lost, as the link was away.
+    pub(crate) link: Counter,
+    /// Lost, as the server does not take it.
+    pub(crate) too_large: Counter,
+    /// Messages that no node has sent.
+    pub(crate) poison: Counter,
+}
+
+impl WordMeters {
+    pub(crate) fn register() -> Self {
+        let lost = |reason| metric::WORDS_LOST.counter(&[("reason", reason)]);
+        Self {
+            sent: metric::WORDS_SENT.counter(&[]),
+            heard: metric::WORDS_HEARD.counter(&[]),
+            queue_full: lost("queue_full"),
+            link: lost("link"),
+            too_large: lost("too_large"),
+            poison: metric::BROKER_POISON.counter(&[("broker", "nats")]),
+        }
+    }
+}

@@ -24,7 +24,7 @@ use crate::{
     meters::{Meters, Op},
     seat::Seat,
     shelf::Failed,
-    subject::{self, Names},
+    subject::Names,
     window::Window,
 };
 
@@ -93,7 +93,7 @@ impl Source {
         let Question { class, channel, .. } = question;
         let shard = Shard::of(channel);
         let stream = self.names.stream(&class.name, shard);
-        let subject = self.names.stored(&class.name, shard, &subject::encode(channel));
+        let subject = self.names.stored(&class.name, shard, &self.names.place(channel));
         let Some(mut raw) = self.pages(&stream, &subject, from).await? else { return Ok(None) };
         // The message before the wanted ones, by the same replica that has them.
         let witness = raw.kept.front().is_some_and(|first| first.sequence == from.get());

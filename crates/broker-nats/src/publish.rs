@@ -55,8 +55,8 @@ const STORE_FAILED: u64 = 10_077;
 /// What to publish, and where.
 pub(crate) struct Parcel {
     pub(crate) subject: String,
-    /// The channel as a token: ids are remembered by stream, not by channel.
-    pub(crate) token: String,
+    /// The channel's application and token: ids are remembered by stream, not by channel.
+    pub(crate) place: String,
     pub(crate) key: Option<IdempotencyKey>,
     pub(crate) payload: Bytes,
 }
@@ -277,10 +277,10 @@ impl Publisher {
 
     fn message_id(&self, parcel: &Parcel) -> String {
         match &parcel.key {
-            Some(key) => format!("{}:{key}", parcel.token),
+            Some(key) => format!("{}:{key}", parcel.place),
             None => {
                 let count = self.next.fetch_add(1, Ordering::Relaxed);
-                format!("{}:~{:x}-{count:x}", parcel.token, self.nonce)
+                format!("{}:~{:x}-{count:x}", parcel.place, self.nonce)
             }
         }
     }

@@ -26,7 +26,7 @@ use crate::{
     meters::{Meters, Op},
     repair::{self, Fetched},
     seat::Seat,
-    subject::{self, Names},
+    subject::Names,
 };
 
 /// Messages that are taken from the feed before anything else is looked at.
@@ -312,7 +312,7 @@ impl Loop {
 
     /// Reads a message, which may not be ours.
     fn read(&self, sequence: u64, start: &str, subject: &str, payload: &[u8]) -> Stored {
-        let channel = subject.strip_prefix(start).and_then(subject::decode);
+        let channel = subject.strip_prefix(start).and_then(|place| self.task.names.channel(place));
         let channel = channel.filter(|channel| Shard::of(channel) == self.task.shard);
         let read = channel.ok_or(Garbage::Subject).and_then(|channel| envelope::decode(channel, payload));
         if let Err(garbage) = &read {

@@ -32,8 +32,6 @@ use crate::{
 
 /// Streams that are made or checked at a time.
 const LAYOUT_AT_ONCE: usize = 8;
-/// The token under which storing is tried out, without storing anything.
-const PROBE: &str = "probe";
 /// The second poll of the shards is spread over this time.
 const SPREAD: Duration = Duration::from_secs(2);
 /// For how long after the start a denial is taken as a fault of the configuration.
@@ -85,6 +83,7 @@ impl Starter {
     async fn run(&self, connector: &Connector) -> Result<(), Fatal> {
         let failed = |op| self.failed(op);
         let Some((link, watcher)) = connector.connect(&self.stop, &failed).await? else { return Ok(()) };
+        self.broker.link.send_replace(Some(link.clone()));
         let (broker, meters, stop) = (Arc::clone(&self.broker), Arc::clone(&self.meters), self.stop.clone());
         self.tasks.spawn("nats link", async move {
             if let Err(fatal) = watcher.run(stop, meters).await {
@@ -166,7 +165,7 @@ impl Starter {
             feeds.push((class, part, link.hear(subject).await?));
         }
         for (class, part, _) in &feeds {
-            let subject = self.broker.names.stored(&class.name, part.shard, PROBE);
+            let subject = self.broker.names.stored(&class.name, part.shard, &self.broker.names.probe());
             api::probe(&link.ask, subject).await?;
         }
         api::barrier(&link.feed, self.broker.names.barrier()).await?;
@@ -191,7 +190,7 @@ impl Starter {
         feeds: Vec<(&carillon_model::RetentionClass, &Part, Subscriber)>,
     ) {
         let (deliver, meters) = (Arc::clone(&self.deliver), Arc::clone(&self.meters));
-        let task = LiveTask { link: link.clone(), barrier: self.broker.names.barrier(), deliver, meters };
+        let task = LiveTask { link: link.clone(), names: self.broker.names.clone(), deliver, meters };
         self.tasks.spawn("nats live", task.run(live, self.stop.clone()));
         let settlements = Settlements::new(feeds.len());
         let fetches = Arc::new(Semaphore::new(FETCHES));

@@ -4,12 +4,12 @@
 //! **Called by:** `config`.
 //! **Must not know:** how values were written.
 
+mod apps;
 mod broker;
 mod channels;
 mod credentials;
 mod doors;
 
-use carillon_model::ChannelRules;
 use carillon_telemetry::LogFormat;
 
 use crate::{
@@ -39,6 +39,11 @@ fn sections(reader: &mut Reader) -> Option<Config> {
     let node = doors::node(reader);
     let auth = credentials::auth(reader);
     let keys = credentials::keys(reader);
+    let apps = apps::apps(reader);
+    if let (Some(keys), Some(apps)) = (&keys, &apps) {
+        apps::own(reader, keys, apps);
+    }
+    let webhooks = apps::webhooks(reader);
     let broker = broker::broker(reader);
     let history = channels::history(reader);
     let channels = channels::rules(reader);
@@ -57,9 +62,11 @@ fn sections(reader: &mut Reader) -> Option<Config> {
         node: node?,
         auth: auth?,
         keys: keys?,
+        webhooks: webhooks?,
         broker: broker?,
         history: history?,
-        channels: ChannelRules::new(channels?),
+        channels: channels::with_cache(channels?, apps.as_ref()?),
+        apps: apps?,
         log: log?,
         dev: false,
     })

@@ -15,7 +15,8 @@ use std::{
 };
 
 use carillon_auth::{KeyRecord, Origins};
-use carillon_model::{ChannelRules, Keeping, RetentionClass};
+use carillon_backend::Network;
+use carillon_model::{App, AppKey, AppSpace, Apps, ChannelRules, Keeping, RetentionClass};
 use carillon_telemetry::LogFormat;
 
 use crate::{
@@ -48,6 +49,10 @@ pub struct Config {
     pub auth: Auth,
     /// Which API keys there are. Their ids differ.
     pub keys: Vec<KeyRecord>,
+    /// Which applications there are. Where the file names any, every API key belongs to one of them.
+    pub apps: Apps,
+    /// What all applications' webhooks have in common.
+    pub webhooks: Webhooks,
     /// What carries publications between nodes.
     pub broker: Broker,
     /// Every class of history, used or not, by name; [`classes_in_use`](Self::classes_in_use) are those to create.
@@ -85,6 +90,15 @@ pub struct Api {
     pub body_max_bytes: usize,
     /// Publishers' connections at most.
     pub max_connections: NonZeroUsize,
+    /// Whether the REST API of applications answers on the listener for clients, too.
+    pub pusher_on_public: bool,
+}
+
+/// `[webhooks]`.
+#[derive(Clone, Debug)]
+pub struct Webhooks {
+    /// Networks that may be reached although they are not public.
+    pub egress: Vec<Network>,
 }
 
 /// `[admin]`.
@@ -217,6 +231,9 @@ const DEV: &str = r#"
 [public]
 listen = "127.0.0.1:8000"
 
+[api]
+pusher_on_public = true
+
 [node]
 drain = "0s"
 
@@ -288,7 +305,10 @@ impl Config {
     /// Every fault of `env` at once.
     pub fn dev(env: impl IntoIterator<Item = (String, String)>) -> Result<Self, Faults> {
         let config = Self::from_text("environment", DEV, env)?;
-        Ok(Self { dev: true, ..config })
+        // Not in the text: a secret that everybody knows is refused there.
+        let key = AppKey { key: "dev-key".to_owned(), secret: "dev-secret".to_owned() };
+        let app = App { keys: vec![key], client_events: true, ..App::bare("1", AppSpace::default()) };
+        Ok(Self { dev: true, apps: Apps::new(vec![app]), ..config })
     }
 
     /// Returns what may run and was hardly meant, a sentence each.
@@ -304,11 +324,11 @@ impl Config {
         examples.map(warning).collect()
     }
 
-    /// Returns the classes that a channel rule uses, by name: those that the broker must keep.
+    /// Returns the classes that a channel may be kept in, by name: those that the broker must keep.
     #[must_use]
     pub fn classes_in_use(&self) -> Vec<RetentionClass> {
         let used = |class: &&RetentionClass| {
-            self.channels.as_slice().iter().any(|rule| match &rule.keeping {
+            self.channels.keepings().any(|keeping| match keeping {
                 Keeping::Live => false,
                 Keeping::Durable(name) => *name == class.name,
             })

@@ -19,7 +19,7 @@ mod unit;
 
 pub use config::{
     Admin, Api, Auth, Broker, Client, Config, DEFAULT_MAX_CONNECTIONS, Log, Nats, NatsCredentials, Node,
-    Public, Secret,
+    Public, Secret, Webhooks,
 };
 pub use faults::{Fault, Faults};
 pub use reference::reference;

@@ -36,7 +36,7 @@ pub(crate) enum Written {
 #[derive(Debug, Default)]
 pub(crate) struct Values {
     given: BTreeMap<String, Given>,
-    /// How many of `[[keys]]` and `[[channels]]` there are.
+    /// How many of `[[keys]]`, `[[apps]]` and `[[channels]]` there are.
     lengths: BTreeMap<&'static str, usize>,
     /// Classes of history, built in or written.
     pub(crate) classes: BTreeSet<ClassName>,

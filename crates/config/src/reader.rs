@@ -135,7 +135,7 @@ impl Reader {
                 }
                 Written::Typed(_) => return Err(expected()),
             };
-            let Kind::Texts { max } = key.kind else { return Err(wrong_reader()) };
+            let (Kind::Texts { max } | Kind::Secrets { max }) = key.kind else { return Err(wrong_reader()) };
             if (1..=max).contains(&list.len()) {
                 Ok(list)
             } else {
@@ -178,7 +178,7 @@ pub(crate) fn bounds(kind: &Kind) -> String {
         Kind::Choice([only]) => format!("\"{only}\""),
         Kind::Choice(words) => format!("one of \"{}\"", words.join("\", \"")),
         Kind::Text { max_bytes } | Kind::Secret { max_bytes } => format!("a text of 1 to {max_bytes} bytes"),
-        Kind::Texts { max } => format!("a list of 1 to {max} texts"),
+        Kind::Texts { max } | Kind::Secrets { max } => format!("a list of 1 to {max} texts"),
     }
 }
 
@@ -186,7 +186,7 @@ pub(crate) fn bounds(kind: &Kind) -> String {
 pub(crate) fn written(kind: &Kind, preset: &str) -> String {
     match kind {
         Kind::Count { .. } | Kind::Flag => preset.to_owned(),
-        Kind::Texts { .. } => format!("[{preset:?}]"),
+        Kind::Texts { .. } | Kind::Secrets { .. } => format!("[{preset:?}]"),
         Kind::Address
         | Kind::Duration { .. }
         | Kind::Size { .. }
@@ -207,7 +207,10 @@ fn shown(key: &Key, value: &Written) -> Option<String> {
         Written::Plain(text) => format!("{text:?}"),
     };
     let address_with_password = text.contains("://") && text.contains('@');
-    if matches!(key.kind, Kind::Secret { .. }) || text.contains("crl_") || address_with_password {
+    if matches!(key.kind, Kind::Secret { .. } | Kind::Secrets { .. })
+        || text.contains("crl_")
+        || address_with_password
+    {
         return None;
     }
     let mut shown: String = text.chars().take(SHOWN_MAX_CHARS).map(visible).collect();

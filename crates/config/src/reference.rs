@@ -22,7 +22,7 @@ with one; a key that is not on this page is a fault.
 `KiB`, `MiB` or `GiB`, such as `\"64KiB\"`.
 - A variable is the section and the key in capitals with two underscores between them: `CARILLON__CLIENT__HEARTBEAT=20s` \
 is `heartbeat = \"20s\"` in `[client]`. The environment wins over the file. A list is written with commas.
-- The environment cannot set `[[keys]]` and `[[channels]]`: those lists are written in the file.
+- The environment cannot set `[[keys]]`, `[[apps]]` and `[[channels]]`: those lists are written in the file.
 ";
 
 /// Returns the reference of all keys as Markdown.
@@ -57,7 +57,7 @@ fn row(page: &mut String, key: &Key) {
     let value = match key.kind {
         Kind::Duration { .. } => format!("duration, {}", bounds(&key.kind)),
         Kind::Size { .. } => format!("size, {}", bounds(&key.kind)),
-        Kind::Secret { .. } => format!("secret: {}", bounds(&key.kind)),
+        Kind::Secret { .. } | Kind::Secrets { .. } => format!("secret: {}", bounds(&key.kind)),
         Kind::Address
         | Kind::Count { .. }
         | Kind::Flag

@@ -61,6 +61,8 @@ pub(crate) enum Kind {
     Secret { max_bytes: usize },
     /// List of texts, at least one.
     Texts { max: usize },
+    /// As `Texts`; never shown.
+    Secrets { max: usize },
 }
 
 /// What a key is when it is not written.
@@ -75,8 +77,11 @@ pub(crate) enum Preset {
 }
 
 /// The classes of history that exist without being written: name, `max_age`, `max_messages`, `max_bytes`.
-pub(crate) const CLASSES: [(&str, [&str; 3]); 2] =
-    [("short", ["10m", "100", "64MiB"]), ("long", ["24h", "1000", "1GiB"])];
+pub(crate) const CLASSES: [(&str, [&str; 3]); 3] =
+    [("short", ["10m", "100", "64MiB"]), ("long", ["24h", "1000", "1GiB"]), (CACHE, ["30m", "1", "64MiB"])];
+
+/// The class of cache channels whose rule keeps nothing.
+pub(crate) const CACHE: &str = "cache";
 
 /// Returns the section that `path` is an instance of: `history.short` of `history`, `channels[2]` of `channels`.
 pub(crate) fn section(path: &str) -> Option<&'static Section> {

@@ -19,6 +19,8 @@ struct Frame {
     channels: Option<Vec<Item>>,
     since: Option<String>,
     token: Option<String>,
+    #[serde(default)]
+    presence: bool,
 }
 
 /// One of several channels: its name, or its name with a `since` of its own.
@@ -54,7 +56,21 @@ pub(crate) fn command(text: &str) -> Result<Command, Box<Undecoded>> {
     })?;
     let reference = frame.r#ref;
     match frame.r#type.as_str() {
-        "subscribe" => Ok(Command::Subscribe { channels: wanted(frame)?, reference }),
+        "subscribe" => {
+            let presence = frame.presence;
+            let mut channels = wanted(frame)?;
+            channels.iter_mut().for_each(|wanted| wanted.presence = presence);
+            Ok(Command::Subscribe { channels, reference })
+        }
+        "presence" => match wanted(frame)?.as_slice() {
+            [Wanted { channel, .. }] => Ok(Command::Members { channel: channel.clone(), reference }),
+            _ => Err(undecoded(
+                ErrorCode::BadRequest,
+                "`presence` asks about one `channel`".into(),
+                None,
+                reference,
+            )),
+        },
         "unsubscribe" => {
             let channels = wanted(frame)?.into_iter().map(|wanted| wanted.channel).collect();
             Ok(Command::Unsubscribe { channels, reference })
@@ -66,14 +82,14 @@ pub(crate) fn command(text: &str) -> Result<Command, Box<Undecoded>> {
             }
         },
         "ping" => Ok(Command::Ping { reference }),
-        kind @ ("publish" | "history" | "presence" | "call") => {
+        kind @ ("publish" | "history" | "call") => {
             let message = format!("`{kind}` is not available to clients of this server");
             Err(undecoded(ErrorCode::NotEnabled, message, frame.channel, reference))
         }
         unknown => {
             let shown: String = unknown.chars().take(40).collect();
             let message = format!(
-                "`{shown}` is not a type of frame; known are subscribe, unsubscribe, authenticate and ping"
+                "`{shown}` is not a type of frame; known are subscribe, unsubscribe, presence, authenticate and ping"
             );
             Err(undecoded(ErrorCode::UnknownType, message, None, reference))
         }
@@ -181,7 +197,7 @@ fn wanted(frame: Frame) -> Result<Vec<Wanted>, Box<Undecoded>> {
     };
     let places = places(items, common.as_deref())
         .map_err(|(name, message)| undecoded(ErrorCode::BadRequest, message, Some(name), reference))?;
-    let wanted = |(channel, since): (_, Option<_>)| Wanted { channel, since: since.unwrap_or(Since::Now) };
+    let wanted = |(channel, since): (_, Option<_>)| Wanted::new(channel, since.unwrap_or(Since::Now));
     Ok(places.into_iter().map(wanted).collect())
 }
 

@@ -6,8 +6,10 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use carillon_model::{Publication, Refusal, Unrecovered};
+use carillon_model::{ChannelName, ErrorCode, Member, Publication, Refusal, Unrecovered};
 use carillon_session::{Push, Recovered};
+
+use crate::text::{self, text};
 
 /// Writes the text M of a publication: the same bytes for every subscriber on every transport.
 pub(crate) fn publication(publication: &Publication) -> String {
@@ -23,7 +25,7 @@ pub(crate) fn publication(publication: &Publication) -> String {
         text_member(&mut out, "event", event.as_str());
     }
     out.push_str(r#","data":"#);
-    out.push_str(&String::from_utf8_lossy(&message.data));
+    text::data(&mut out, message);
     member(&mut out, "time", message.time.get());
     if let Some(user) = &message.user {
         text_member(&mut out, "user", user.as_str());
@@ -44,14 +46,42 @@ pub(crate) fn push(push: &Push) -> String {
             );
             expiry(&mut out, *expires);
         }
-        Push::Subscribed { channel, position, recovered, reference } => {
+        Push::Subscribed { channel, position, recovered, members, reference } => {
             out.push_str(r#"{"type":"subscribed","channel":"#);
             text(&mut out, channel.as_str());
             if let Some(position) = position {
                 member(&mut out, "position", format_args!("\"{position}\""));
             }
             recovery(&mut out, *recovered);
+            if let Some(members) = members {
+                out.push_str(r#","members":"#);
+                list(&mut out, members);
+            }
             number(&mut out, "ref", *reference);
+        }
+        Push::Came { channel, member } => moved(&mut out, "joined", channel, member),
+        Push::Went { channel, member } => moved(&mut out, "left", channel, member),
+        Push::Members { channel, members, reference } => {
+            out.push_str(r#"{"type":"reply""#);
+            number(&mut out, "ref", *reference);
+            text_member(&mut out, "channel", channel.as_str());
+            out.push_str(r#","data":{"members":"#);
+            list(&mut out, members);
+            out.push('}');
+        }
+        Push::Published { reference } => {
+            out.push_str(r#"{"type":"reply""#);
+            number(&mut out, "ref", *reference);
+        }
+        Push::NotSubscribed { channel, reference } => {
+            out.push_str(r#"{"type":"error""#);
+            number(&mut out, "ref", *reference);
+            text_member(&mut out, "channel", channel.as_str());
+            why(&mut out, &Refusal::new(ErrorCode::NotFound, "this connection does not have the channel"));
+        }
+        // Words that this dialect does not have: only clients of others ask for what they are about.
+        Push::Counted { .. } | Push::Missed { .. } | Push::SignedIn { .. } | Push::Watched { .. } => {
+            return String::new();
         }
         Push::Unsubscribed { channel, refusal, reference } => {
             out.push_str(r#"{"type":"unsubscribed","channel":"#);
@@ -95,6 +125,32 @@ pub(crate) fn push(push: &Push) -> String {
     }
     out.push('}');
     out
+}
+
+/// Writes that a user has come to a channel, or has left it.
+fn moved(out: &mut String, kind: &str, channel: &ChannelName, who: &Member) {
+    let _infallible = write!(out, r#"{{"type":"{kind}""#);
+    text_member(out, "channel", channel.as_str());
+    out.push(',');
+    described(out, who);
+}
+
+fn list(out: &mut String, members: &[Member]) {
+    out.push('[');
+    for (place, one) in members.iter().enumerate() {
+        out.push_str(if place > 0 { ",{" } else { "{" });
+        described(out, one);
+        out.push('}');
+    }
+    out.push(']');
+}
+
+fn described(out: &mut String, who: &Member) {
+    out.push_str(r#""user":"#);
+    text(out, who.user.as_str());
+    if let Some(info) = &who.info {
+        member(out, "info", String::from_utf8_lossy(info));
+    }
 }
 
 fn recovery(out: &mut String, recovered: Option<Recovered>) {
@@ -150,12 +206,6 @@ fn member(out: &mut String, name: &str, value: impl std::fmt::Display) {
 fn text_member(out: &mut String, name: &str, value: &str) {
     let _infallible = write!(out, ",\"{name}\":");
     text(out, value);
-}
-
-/// Adds a JSON string.
-fn text(out: &mut String, value: &str) {
-    let quoted = serde_json::to_string(value).unwrap_or_default();
-    out.push_str(&quoted);
 }
 
 #[cfg(test)]

@@ -8,12 +8,14 @@
 mod cursor;
 mod decode;
 mod encode;
+mod text;
 
 use carillon_model::Publication;
 use carillon_session::{Command, Dialect, Push, Undecoded};
 
 pub use cursor::{CURSOR_MAX_BYTES, Cursor};
 pub use decode::{Named, Place, named};
+pub use text::data_of;
 
 /// The native dialect.
 #[derive(Clone, Copy, Debug)]

@@ -5,10 +5,12 @@
 //! **Must not know:** files, command lines.
 
 mod admin;
+mod channels;
 mod descriptors;
 mod nats;
 mod publisher;
 mod stopping;
+mod telling;
 mod wiring;
 
 pub use carillon_transport::Asset;

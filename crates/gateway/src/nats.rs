@@ -8,11 +8,8 @@ use carillon_broker_nats::{Config, Credentials, SUBSCRIPTION_CAPACITY, Tls, TlsM
 use carillon_config::{Nats, NatsCredentials};
 use carillon_model::RetentionClass;
 
-/// The application whose channels these are, until there can be several.
-const APP: &str = "main";
-
-/// Returns the broker's configuration.
-pub(crate) fn config(nats: &Nats, classes: Vec<RetentionClass>) -> Config {
+/// Returns the broker's configuration; `app` is the id of the first application.
+pub(crate) fn config(nats: &Nats, app: &str, classes: Vec<RetentionClass>) -> Config {
     Config {
         servers: nats.servers.clone(),
         credentials: match &nats.credentials {
@@ -29,7 +26,7 @@ pub(crate) fn config(nats: &Nats, classes: Vec<RetentionClass>) -> Config {
             identity: None,
         },
         prefix: nats.prefix.clone(),
-        app: APP.to_owned(),
+        app: app.to_owned(),
         classes,
         replicas: nats.replicas,
         node: "carillon".to_owned(),

@@ -22,4 +22,8 @@ impl Publisher for NodePublisher {
             .map(|outcome| outcome.map(|got| Receipt { position: got.position, duplicate: got.duplicate }))
             .boxed()
     }
+
+    fn check(&self, message: &NewMessage) -> Result<(), Refusal> {
+        self.0.check(message)
+    }
 }

@@ -68,6 +68,7 @@ impl Gateway {
                 self.node.cut();
                 let workers = std::mem::take(&mut self.workers);
                 let left = tokio::task::spawn_blocking(move || join_all(workers));
+                self.node.farewell();
                 let _some_stayed = tokio::time::timeout(LAST_MOMENT.saturating_mul(2), left).await.is_err();
                 self.tasks.enter(Phase::Cut);
                 return Ended::Fatal(why);
@@ -96,6 +97,7 @@ impl Gateway {
             self.node.cut();
             clean = tokio::time::timeout(LAST_MOMENT.saturating_mul(2), joined).await.is_ok() && clean;
         }
+        self.node.farewell();
         // The broker's part ends with the cut, and with it every acknowledgement that a publisher waits for.
         let answered = tokio::time::timeout(self.answered_within, self.publishers.ended());
         clean &= answered.await.is_ok();

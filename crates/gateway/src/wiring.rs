@@ -6,23 +6,29 @@
 
 use std::{io, net::SocketAddr, sync::Arc, thread::JoinHandle, time::Duration};
 
-use carillon_api::{InUse, Publisher};
+use carillon_api::{InUse, PusherRest};
 use carillon_auth::{KeyRing, SameId, TokenVerifier};
-use carillon_broker::{Broker, MemoryBroker};
+use carillon_backend::{Egress, Webhooks};
+use carillon_broker::{Alone, Broker, Listen, MemoryBroker, MemoryQueue, WorkQueue};
 use carillon_broker_nats::{Fatal, NatsBroker};
 use carillon_config::{Broker as BrokerConfig, Config};
-use carillon_model::Epoch;
-use carillon_node::{Node, NodeConfig, Parts, Router};
+use carillon_model::{Epoch, NodeId};
+use carillon_node::{Neighbours, Node, NodeConfig, Parts, Router};
 use carillon_session::Limits;
 use carillon_tasks::Tasks;
 use carillon_telemetry::{Metrics, metric};
-use carillon_transport::{AcceptConfig, Asset, BACKLOG, DoorConfig, Here, Page, Renderer, accept, door};
+use carillon_transport::{
+    AcceptConfig, Asset, BACKLOG, DoorConfig, Fallback, Here, Page, Renderer, Rest, accept, door,
+};
+use futures_util::FutureExt as _;
 use tokio::{
     net::{TcpListener, TcpSocket},
     sync::oneshot,
 };
 
-use crate::{admin, descriptors, publisher::NodePublisher, stopping::Signals};
+use crate::{
+    admin, channels::NodeChannels, descriptors, publisher::NodePublisher, stopping::Signals, telling::Telling,
+};
 
 /// A process that serves.
 #[derive(Debug)]
@@ -78,6 +84,9 @@ pub enum StartError {
     /// Two API keys have one id.
     #[error("two API keys have the same id")]
     Keys(#[source] SameId),
+    /// A webhook cannot work.
+    #[error("webhooks cannot be started")]
+    Webhooks(#[source] carillon_backend::StartError),
     /// The broker's settings cannot be used.
     #[error("the broker cannot be started")]
     Broker(#[source] carillon_broker_nats::StartError),
@@ -126,29 +135,40 @@ impl Gateway {
         };
         let router = Arc::new(Router::new(config.node.workers.get(), config.channels.clone()));
         let (broker, fatal) = broker(config, &router, &tasks)?;
+        let me = NodeId::from_bits(getrandom::u64().map_err(StartError::Random)?);
+        let neighbours = Neighbours::new(me, &router, &tasks);
+        let fallback = Fallback::new(&neighbours, tasks.stop());
+        neighbours.join(match &fatal {
+            FatalWatch::Never => Arc::new(Alone::new(me)),
+            FatalWatch::Nats(broker) => broker.cluster(me, Arc::clone(&neighbours) as Arc<dyn Listen>),
+        });
         let health = broker.health();
+        tell(config, &neighbours, &fatal, &tasks)?;
         let node = Node::new(Parts {
             config: node_config(config),
             router,
             broker,
             render: Arc::new(Renderer),
+            apps: config.apps.clone(),
+            neighbours,
             tokens: tokens(config),
             seed: getrandom::u64().map_err(StartError::Random)?,
         });
+        let api_config = api_config(config, page.map_or_else(Vec::new, |_assets| origins(addresses.public)));
+        let api_parts = api_parts(config, &node)?;
         let door = door(DoorConfig {
             handshake_timeout: config.public.handshake_timeout,
             frame_max_bytes: config.client.frame_max_bytes,
             origins: config.client.allowed_origins.clone(),
+            rest: config.api.pusher_on_public.then(|| rest(&api_config, &api_parts)),
+            fallback,
             page: page.map(|assets| Page::new(assets, here(config, addresses.api))),
         });
         let workers = node.start_workers(&door).map_err(StartError::Workers)?;
         tasks.spawn("metrics upkeep", metrics.upkeep(tasks.stop()));
         let look = admin::Admin { node: Arc::clone(&node), metrics, broker: health, stop: tasks.stop() };
         admin::serve(admin, look, &tasks);
-        let publisher: Arc<dyn Publisher> = Arc::new(NodePublisher(Arc::clone(&node)));
-        let keys = Arc::new(keys(config)?);
-        let origins = page.map_or_else(Vec::new, |_assets| origins(addresses.public));
-        let publishers = carillon_api::serve(api, api_config(config, origins), keys, publisher, &tasks).await;
+        let publishers = carillon_api::serve(api, api_config, api_parts, &tasks).await;
         let rate = AcceptConfig { rate: config.public.accept_rate.get() };
         let (accepting, accepted_all) = oneshot::channel::<()>();
         let doors = accept(public, rate, Arc::clone(&node), tasks.stop());
@@ -209,11 +229,51 @@ fn broker(
             Ok((Arc::new(MemoryBroker::new(epoch, &classes, deliver)), FatalWatch::Never))
         }
         BrokerConfig::Nats(nats) => {
-            let nats = crate::nats::config(nats, classes);
+            let nats = crate::nats::config(nats, &config.apps.first().id, classes);
             let broker = NatsBroker::start(nats, tasks, deliver).map_err(StartError::Broker)?;
             Ok((Arc::clone(&broker) as Arc<dyn Broker>, FatalWatch::Nats(broker)))
         }
     }
+}
+
+/// Has applications told what they want to be told.
+fn tell(
+    config: &Config,
+    neighbours: &Neighbours,
+    broker: &FatalWatch,
+    tasks: &Tasks,
+) -> Result<(), StartError> {
+    let queue: Arc<dyn WorkQueue> = match broker {
+        FatalWatch::Never => Arc::new(MemoryQueue::default()),
+        FatalWatch::Nats(broker) => Arc::clone(broker) as Arc<dyn WorkQueue>,
+    };
+    let egress = Egress::new(config.webhooks.egress.clone());
+    let webhooks = Webhooks::start(&config.apps, &queue, egress, tasks).map_err(StartError::Webhooks)?;
+    if config.apps.all().iter().any(|app| !app.webhooks.is_empty()) {
+        neighbours.set_tell(Arc::new(Telling(webhooks)));
+    }
+    Ok(())
+}
+
+fn api_parts(config: &Config, node: &Arc<Node>) -> Result<carillon_api::Parts, StartError> {
+    let (rules, classes) = (config.channels.clone(), config.history.clone());
+    Ok(carillon_api::Parts {
+        keys: Arc::new(keys(config)?),
+        apps: config.apps.clone(),
+        publisher: Arc::new(NodePublisher(Arc::clone(node))),
+        channels: Arc::new(NodeChannels { node: Arc::clone(node), rules, classes }),
+    })
+}
+
+/// Returns the REST API of applications for the listener for clients.
+fn rest(config: &carillon_api::Config, parts: &carillon_api::Parts) -> Rest {
+    let rest = Arc::new(PusherRest::new(config, parts));
+    let takes = config.body_timeout.saturating_add(config.deadline);
+    let answer = move |request| {
+        let rest = Arc::clone(&rest);
+        async move { rest.serve(request).await }.boxed()
+    };
+    Rest { takes, answer: Arc::new(answer) }
 }
 
 fn node_config(config: &Config) -> NodeConfig {

@@ -41,7 +41,12 @@ pub struct Subscriber {
     pub stand: Stand,
     /// What happens to its frames when it reads too slowly.
     pub overflow: Overflow,
+    /// Changes among the channel's members are for it that have greater numbers: [`UNTOLD`] where none is.
+    pub told_after: u64,
 }
+
+/// What [`Subscriber::told_after`] is for those who are told of no changes.
+pub const UNTOLD: u64 = u64::MAX;
 
 /// What of a channel is for a subscriber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,6 +164,36 @@ impl Channels {
         }
     }
 
+    /// Has the subscriber at `seat` told of changes among the channel's members that follow `turn`.
+    pub fn tell_after(&mut self, channel: &ChannelName, seat: Seat, turn: u64) {
+        let subscriber =
+            self.channels.get_mut(channel).and_then(|held| held.subscribers.get_mut(seat.0 as usize));
+        if let Some(subscriber) = subscriber {
+            subscriber.told_after = turn;
+        }
+    }
+
+    /// Returns who is to be told of a channel's change number `turn`.
+    #[must_use]
+    pub fn told_of(&self, channel: &ChannelName, turn: u64) -> Vec<SessionKey> {
+        let Some(held) = self.channels.get(channel) else { return Vec::new() };
+        let told = held.subscribers.iter().filter(|(_, subscriber)| subscriber.told_after < turn);
+        told.map(|(_, subscriber)| subscriber.session).collect()
+    }
+
+    /// Returns how many subscribers a channel has.
+    #[must_use]
+    pub fn count(&self, channel: &ChannelName) -> usize {
+        self.channels.get(channel).map_or(0, |held| held.subscribers.len())
+    }
+
+    /// Returns the channels that are wanted, with how many subscribers each has, in no order.
+    #[expect(clippy::disallowed_methods, reason = "whoever asks puts them in order")]
+    pub fn counts(&self, wanted: impl Fn(&ChannelName) -> bool) -> Vec<(ChannelName, usize)> {
+        let held = self.channels.iter().filter(|(channel, _)| wanted(channel));
+        held.map(|(channel, held)| (channel.clone(), held.subscribers.len())).collect()
+    }
+
     /// Returns up to where everything was offered to those who stood before it; `None` when nobody stands yet.
     #[must_use]
     pub fn reached(&self, channel: &ChannelName) -> Option<Position> {
@@ -273,6 +308,7 @@ mod tests {
             form: Form::NativeWebSocket,
             stand: Stand::Live,
             overflow: Overflow::Close,
+            told_after: UNTOLD,
         }
     }
 

@@ -8,6 +8,6 @@ mod channels;
 mod delivery;
 mod outbox;
 
-pub use channels::{Channels, Joined, Left, Line, Seat, SessionKey, Stand, Subscriber};
+pub use channels::{Channels, Joined, Left, Line, Seat, SessionKey, Stand, Subscriber, UNTOLD};
 pub use delivery::{Delivery, Render};
 pub use outbox::{Offered, Origin, Outbox};

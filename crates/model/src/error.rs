@@ -193,6 +193,10 @@ pub enum CloseReason {
     IdleTimeout,
     /// The connection is as old as one may be; the next one may be on another node.
     MaxAge,
+    /// The application ends all connections of the user.
+    Terminated,
+    /// The connection did not show in time who it is.
+    NotAuthorized,
 }
 
 impl CloseReason {
@@ -208,6 +212,8 @@ impl CloseReason {
             Self::Draining => (4201, "draining"),
             Self::IdleTimeout => (4202, "idle_timeout"),
             Self::MaxAge => (4203, "max_age"),
+            Self::Terminated => (4004, "terminated"),
+            Self::NotAuthorized => (4005, "not_authorized"),
         }
     }
 

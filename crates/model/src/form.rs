@@ -9,7 +9,6 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 
 /// A dialect on a transport: everything that a publication's frame depends on.
-#[expect(clippy::enum_variant_names, reason = "a second dialect's forms will stand beside these")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// The native dialect in a WebSocket text frame.
@@ -24,11 +23,15 @@ pub enum Form {
     NativeLine,
     /// An element of a poll's array, with the comma that follows it.
     NativePoll,
+    /// The Pusher protocol in a WebSocket text frame.
+    PusherWebSocket,
+    /// The Pusher protocol in a line of its HTTP fallback.
+    PusherLine,
 }
 
 impl Form {
     /// How many forms there are.
-    pub const COUNT: usize = 6;
+    pub const COUNT: usize = 8;
 
     const fn index(self) -> usize {
         match self {
@@ -38,6 +41,22 @@ impl Form {
             Self::NativeSseRaw => 3,
             Self::NativeLine => 4,
             Self::NativePoll => 5,
+            Self::PusherWebSocket => 6,
+            Self::PusherLine => 7,
+        }
+    }
+
+    /// Says whether it is of the Pusher protocol.
+    #[must_use]
+    pub const fn is_pusher(self) -> bool {
+        match self {
+            Self::PusherWebSocket | Self::PusherLine => true,
+            Self::NativeWebSocket
+            | Self::NativeSse
+            | Self::NativeSseBare
+            | Self::NativeSseRaw
+            | Self::NativeLine
+            | Self::NativePoll => false,
         }
     }
 
@@ -45,7 +64,11 @@ impl Form {
     #[must_use]
     pub const fn is_led(self) -> bool {
         match self {
-            Self::NativeWebSocket | Self::NativeSse | Self::NativeLine => false,
+            Self::NativeWebSocket
+            | Self::NativeSse
+            | Self::NativeLine
+            | Self::PusherWebSocket
+            | Self::PusherLine => false,
             Self::NativeSseBare | Self::NativeSseRaw | Self::NativePoll => true,
         }
     }

@@ -27,6 +27,20 @@ impl ConnectionId {
     pub const fn bits(self) -> u64 {
         self.0
     }
+
+    /// Returns the upper and the lower 32 bits: what Pusher's clients know a connection by, with a point between.
+    #[must_use]
+    pub const fn halves(self) -> (u32, u32) {
+        #[expect(clippy::cast_possible_truncation, reason = "each half has 32 bits")]
+        let halves = ((self.0 >> 32) as u32, (self.0 & 0xffff_ffff) as u32);
+        halves
+    }
+
+    /// Puts an id together again.
+    #[must_use]
+    pub const fn from_halves(high: u32, low: u32) -> Self {
+        Self((high as u64) << 32 | low as u64)
+    }
 }
 
 impl fmt::Display for ConnectionId {
@@ -54,6 +68,30 @@ impl FromStr for ConnectionId {
             bits = bits << 5 | u128::try_from(digit).map_err(|_e| bad())?;
         }
         u64::try_from(bits).map(Self).map_err(|_e| bad())
+    }
+}
+
+/// One life of a node: 64 random bits, drawn when the process starts. Shown as 13 characters, as a connection's id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(u64);
+
+impl NodeId {
+    /// Takes 64 bits that no other process has.
+    #[must_use]
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// Returns the 64 bits.
+    #[must_use]
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&ConnectionId(self.0), f)
     }
 }
 

@@ -21,6 +21,8 @@ pub struct NewMessage {
     pub event: Option<EventName>,
     /// One JSON text without line breaks.
     pub data: Bytes,
+    /// What the data stands for.
+    pub kind: DataKind,
     /// When it was accepted.
     pub time: UnixMillis,
     /// The publishing user, when a client published it.
@@ -29,6 +31,54 @@ pub struct NewMessage {
     pub exclude: Box<[ConnectionId]>,
     /// The publisher's idempotency key.
     pub id: Option<IdempotencyKey>,
+}
+
+impl NewMessage {
+    /// Returns how many bytes the publisher's data has: of a text, those of the text itself.
+    #[must_use]
+    pub fn data_bytes(&self) -> usize {
+        match self.kind {
+            DataKind::Json => self.data.len(),
+            DataKind::Text => text_bytes(&self.data),
+        }
+    }
+}
+
+/// Counts the bytes of the text that a JSON string stands for.
+fn text_bytes(literal: &[u8]) -> usize {
+    let mut rest = literal.get(1..literal.len().saturating_sub(1)).unwrap_or_default();
+    let mut bytes = 0_usize;
+    while let [first, after @ ..] = rest {
+        let (taken, stands_for) = match (first, after) {
+            // One of a surrogate pair stands for half of four bytes; other characters for what UTF-8 gives them.
+            (b'\\', [b'u', digits @ ..]) => (6, unicode_bytes(digits.get(..4).unwrap_or_default())),
+            (b'\\', _) => (2, 1),
+            _ => (1, 1),
+        };
+        bytes = bytes.saturating_add(stands_for);
+        rest = rest.get(taken..).unwrap_or_default();
+    }
+    bytes
+}
+
+fn unicode_bytes(digits: &[u8]) -> usize {
+    let code = std::str::from_utf8(digits).ok().and_then(|digits| u16::from_str_radix(digits, 16).ok());
+    match code.unwrap_or_default() {
+        0..=0x7f => 1,
+        0x80..=0x7ff | 0xd800..=0xdfff => 2,
+        _ => 3,
+    }
+}
+
+/// What the data of a message stands for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DataKind {
+    /// Itself: a JSON value.
+    #[default]
+    Json,
+    /// The text that is written as this JSON string, byte for byte. The text is often JSON itself: publishers of the
+    /// Pusher protocol send all data so.
+    Text,
 }
 
 /// One immutable message of a channel.

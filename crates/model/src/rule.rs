@@ -4,7 +4,7 @@
 //! **Called by:** `config` makes rules, `node` asks them at every publish and subscribe.
 //! **Must not know:** who asks.
 
-use crate::{ChannelName, ChannelPattern, Keeping};
+use crate::{ChannelKind, ChannelName, ChannelPattern, ClassName, Keeping};
 
 /// What applies to the channels that a pattern covers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,24 +49,92 @@ pub enum Overflow {
 
 /// The rules of a node, in the operator's order.
 #[derive(Clone, Debug, Default)]
-pub struct ChannelRules(Vec<ChannelRule>);
+pub struct ChannelRules {
+    rules: Vec<ChannelRule>,
+    /// How cache channels are kept whose rule keeps nothing.
+    cache: Option<Keeping>,
+}
 
 impl ChannelRules {
     /// Takes the rules in the order in which they are tried.
     #[must_use]
     pub const fn new(rules: Vec<ChannelRule>) -> Self {
-        Self(rules)
+        Self { rules, cache: None }
+    }
+
+    /// Keeps cache channels in `class` where their rule keeps nothing.
+    #[must_use]
+    pub fn with_cache(self, class: ClassName) -> Self {
+        Self { cache: Some(Keeping::Durable(class)), ..self }
     }
 
     /// Returns the first rule that covers `channel`.
     #[must_use]
     pub fn find(&self, channel: &ChannelName) -> Option<&ChannelRule> {
-        self.0.iter().find(|rule| rule.pattern.covers(channel))
+        self.rules.iter().find(|rule| rule.pattern.covers(channel))
+    }
+
+    /// Returns how the publications of `channel` are kept. `None` where no rule covers it.
+    #[must_use]
+    pub fn keeping(&self, channel: &ChannelName) -> Option<&Keeping> {
+        self.find(channel).map(|rule| self.keeping_of(rule, channel))
+    }
+
+    /// The same where the channel's rule is known.
+    #[must_use]
+    pub fn keeping_of<'a>(&'a self, rule: &'a ChannelRule, channel: &ChannelName) -> &'a Keeping {
+        match (&rule.keeping, &self.cache) {
+            (Keeping::Live, Some(cache)) if ChannelKind::of(channel).cache => cache,
+            (keeping, _) => keeping,
+        }
+    }
+
+    /// Returns every way in which a channel may be kept, some more than once.
+    pub fn keepings(&self) -> impl Iterator<Item = &Keeping> {
+        let live = self.rules.iter().any(|rule| rule.keeping == Keeping::Live);
+        self.rules.iter().map(|rule| &rule.keeping).chain(self.cache.as_ref().filter(|_| live))
     }
 
     /// Returns the rules in their order.
     #[must_use]
     pub fn as_slice(&self) -> &[ChannelRule] {
-        &self.0
+        &self.rules
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(pattern: &str, keeping: Keeping) -> ChannelRule {
+        ChannelRule {
+            name: pattern.to_owned(),
+            pattern: ChannelPattern::new(pattern).unwrap(),
+            keeping,
+            access: Access::Public,
+            overflow: Overflow::Close,
+            message_max_bytes: 1024,
+        }
+    }
+
+    #[test]
+    fn a_cache_channel_is_kept_although_its_rule_keeps_nothing() {
+        let class = |name: &str| ClassName::new(name).unwrap();
+        let durable = |name: &str| Keeping::Durable(class(name));
+        let rules = ChannelRules::new(vec![rule("*.kept", durable("short")), rule("*cache*", Keeping::Live)]);
+        let keeping =
+            |rules: &ChannelRules, name: &str| rules.keeping(&ChannelName::new(name).unwrap()).cloned();
+        assert_eq!(keeping(&rules, "cache-a"), Some(Keeping::Live));
+        assert_eq!(rules.keepings().count(), 2);
+        let rules = rules.with_cache(class("cache"));
+        for name in ["cache-a", "private-cache-a", "private-encrypted-cache-a", "presence-cache-a"] {
+            assert_eq!(keeping(&rules, name), Some(durable("cache")), "{name}");
+        }
+        assert_eq!(keeping(&rules, "cache-a.kept"), Some(durable("short")));
+        assert_eq!(keeping(&rules, "cachefoo"), Some(Keeping::Live));
+        assert_eq!(keeping(&rules, "news"), None);
+        assert!(rules.keepings().any(|keeping| *keeping == durable("cache")));
+        let all_kept = ChannelRules::new(vec![rule("*", durable("short"))]).with_cache(class("cache"));
+        assert!(all_kept.keepings().all(|keeping| *keeping == durable("short")));
     }
 }

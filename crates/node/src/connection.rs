@@ -5,14 +5,16 @@
 //! **Must not know:** other connections, channels' subscribers.
 
 use std::{
+    collections::VecDeque,
     io::{self, ErrorKind, IoSlice},
+    sync::Arc,
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use carillon_hub::{Line, Offered, Origin, Outbox, Seat};
-use carillon_model::{ChannelName, CloseReason, Overflow, Position, Publication};
+use carillon_model::{App, ChannelName, CloseReason, NewMessage, Overflow, Position, Publication};
 use carillon_session::{Push, Reference, Session, Wanted};
 
 use crate::{
@@ -37,6 +39,8 @@ const SLICES_MAX: usize = 64;
 pub(crate) struct Connection {
     pub(crate) link: Box<dyn Link>,
     pub(crate) session: Session,
+    /// Whose channels it joins.
+    pub(crate) app: Arc<App>,
     pub(crate) outbox: Outbox,
     /// Where it sits in the channels it joined.
     pub(crate) seats: Vec<Seated>,
@@ -46,6 +50,8 @@ pub(crate) struct Connection {
     pub(crate) readers: Vec<Reader>,
     /// The questions to storage that were asked for it and are open, also those of pasts that it wants no more.
     pub(crate) questions: Vec<u64>,
+    /// Its own events that wait for the broker; there while one is on its way.
+    pub(crate) speech: Option<Box<VecDeque<NewMessage>>>,
     /// A past waits for room in the outbox, which others may empty, or for its turn.
     pub(crate) hungry: bool,
     /// It was offered something in this turn and was not flushed yet.
@@ -100,15 +106,23 @@ pub(crate) enum Woken {
 }
 
 impl Connection {
-    pub(crate) fn new(link: Box<dyn Link>, session: Session, place: Place, now: Instant) -> Self {
+    pub(crate) fn new(
+        link: Box<dyn Link>,
+        session: Session,
+        app: Arc<App>,
+        place: Place,
+        now: Instant,
+    ) -> Self {
         Self {
             link,
             session,
+            app,
             outbox: Outbox::default(),
             seats: Vec::new(),
             wishes: Vec::new(),
             readers: Vec::new(),
             questions: Vec::new(),
+            speech: None,
             hungry: false,
             touched: false,
             armed: None,

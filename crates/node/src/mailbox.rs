@@ -6,7 +6,7 @@
 //! **Must not know:** what a worker does with it.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     net::TcpStream,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -17,9 +17,13 @@ use std::{
 
 use carillon_hub::Delivery;
 use carillon_model::{ChannelName, Position};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
-use crate::node::Place;
+use crate::{
+    crowd::Change,
+    node::Place,
+    survey::{Part, Question},
+};
 
 /// One thing for a worker to do.
 #[derive(Debug)]
@@ -28,6 +32,12 @@ pub(crate) enum Mail {
     Deliver(Arc<Delivery>),
     /// Messages of a channel that should stand here do not, up to the position.
     Missed(ChannelName, Option<Position>, Missed),
+    /// Tell those who listen of a change among a channel's members.
+    Changed(Arc<Change>),
+    /// Changes among a channel's members had no room.
+    Overlooked(ChannelName),
+    /// Answer a question of the node's.
+    Asked(Arc<Question>, mpsc::Sender<Part>),
     /// Serve a connection that was accepted.
     Accepted(TcpStream, Place),
     /// Ask every client to move, spread over this time.
@@ -65,6 +75,10 @@ struct Queue {
     taken: u64,
     /// How many of those in the queue are deliveries.
     deliveries: usize,
+    /// How many are changes among members.
+    changes: usize,
+    /// Channels of which changes had no room; a notice of each waits.
+    overlooked: HashSet<ChannelName>,
     /// The number of the notice of a gap behind which nothing of the channel was queued. Those below `taken` are past.
     gaps: HashMap<ChannelName, u64>,
 }
@@ -137,6 +151,22 @@ impl Mailbox {
         self.arrived.notify_one();
     }
 
+    /// Puts in a change among a channel's members, or one notice that there was no room for it. Nobody waits for room
+    /// here: what changes on other nodes cannot be held up.
+    pub(crate) fn change(&self, change: &Arc<Change>) -> Delivered {
+        let mut queue = self.lock();
+        let fits = queue.changes < self.limit;
+        if fits {
+            queue.mail.push_back(Mail::Changed(Arc::clone(change)));
+            queue.changes += 1;
+        } else if queue.overlooked.insert(change.channel.clone()) {
+            queue.mail.push_back(Mail::Overlooked(change.channel.clone()));
+        }
+        drop(queue);
+        self.arrived.notify_one();
+        if fits { Delivered::Queued } else { Delivered::Dropped }
+    }
+
     /// Puts in something that is not bounded here: its sender bounds it.
     pub(crate) fn put(&self, mail: Mail) {
         self.lock().mail.push_back(mail);
@@ -174,7 +204,14 @@ impl Mailbox {
         let before = into.len();
         into.extend(queue.mail.drain(..count));
         queue.taken += count as u64;
-        queue.deliveries -= into.iter().skip(before).filter(|mail| matches!(mail, Mail::Deliver(_))).count();
+        for mail in into.iter().skip(before) {
+            match mail {
+                Mail::Deliver(_) => queue.deliveries -= 1,
+                Mail::Changed(_) => queue.changes -= 1,
+                Mail::Overlooked(channel) => drop(queue.overlooked.take(channel)),
+                Mail::Missed(..) | Mail::Asked(..) | Mail::Accepted(..) | Mail::Drain(_) | Mail::Cut => {}
+            }
+        }
         if queue.mail.is_empty() {
             queue.gaps.clear();
         }

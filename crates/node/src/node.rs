@@ -6,6 +6,7 @@
 
 use std::{
     fmt,
+    hash::{BuildHasher as _, RandomState},
     net::TcpStream,
     rc::Rc,
     sync::{
@@ -19,14 +20,14 @@ use std::{
 use carillon_auth::{BadToken, TokenVerifier};
 use carillon_broker::{Broker, Health};
 use carillon_hub::Render;
-use carillon_model::{ErrorCode, Refusal, UnixMillis};
-use carillon_session::{Identity, Limits};
+use carillon_model::{App, Apps, ChannelName, ConnectionId, ErrorCode, Member, Refusal, UnixMillis};
+use carillon_session::{Expiry, Identity, Limits};
 use carillon_tasks::clock;
 use carillon_telemetry::metric;
 use tokio::{sync::watch, time::timeout_at};
 
 use crate::{
-    Router, Worker,
+    Findings, Neighbours, Question, Router, Whose, Worker,
     mailbox::Mail,
     recent::RecentKeys,
     refused::Refused,
@@ -59,6 +60,10 @@ pub struct Parts {
     pub broker: Arc<dyn Broker>,
     /// Who writes frames.
     pub render: Arc<dyn Render>,
+    /// Whom it serves.
+    pub apps: Apps,
+    /// The other nodes.
+    pub neighbours: Arc<Neighbours>,
     /// Who checks tokens; without it no token is good.
     pub tokens: Option<TokenVerifier>,
     /// Random, different for every process.
@@ -69,6 +74,12 @@ pub struct Parts {
 pub struct Node {
     parts: Parts,
     loads: Arc<[AtomicUsize]>,
+    /// Connections were numbered so far, and what their numbers are hashed with: ids that nobody can guess, and that no
+    /// two connections have.
+    connection: AtomicU64,
+    ids: RandomState,
+    /// Connections of each application.
+    app_loads: Box<[AtomicUsize]>,
     accepted: RecentKeys,
     refused: Refused,
     broker: watch::Receiver<Health>,
@@ -103,7 +114,11 @@ impl Node {
         let loads = (0..workers).map(|_| AtomicUsize::new(0)).collect();
         let turned = (0..workers).map(|_| AtomicU64::new(0)).collect();
         let broker = parts.broker.health();
+        let app_loads = parts.apps.all().iter().map(|_| AtomicUsize::new(0)).collect();
         Arc::new(Self {
+            connection: AtomicU64::new(0),
+            ids: RandomState::new(),
+            app_loads,
             parts,
             loads,
             accepted: RecentKeys::default(),
@@ -157,6 +172,17 @@ impl Node {
         Ok(())
     }
 
+    /// Takes a place for a connection without a socket of its own, on the worker of another.
+    #[must_use]
+    pub fn place_beside(&self, other: &Place) -> Place {
+        let over_capacity = self.connections() >= self.parts.config.connections_max;
+        let worker = other.0.worker;
+        if let Some(load) = self.loads.get(worker) {
+            load.fetch_add(1, Ordering::Relaxed);
+        }
+        Place(Arc::new(Taken { loads: Arc::clone(&self.loads), worker, over_capacity }))
+    }
+
     /// Returns how many sockets are with workers, handshakes included.
     #[must_use]
     pub fn connections(&self) -> usize {
@@ -182,8 +208,8 @@ impl Node {
     ///
     /// # Errors
     /// The refusal for the client.
-    pub fn identify(&self, token: &str, now: Instant) -> Result<Identity, Refusal> {
-        let result = self.check_token(token, now);
+    pub fn identify(&self, token: &str, app: &App, now: Instant) -> Result<Identity, Refusal> {
+        let result = self.check_token(token, app, now);
         let shown = match &result {
             Ok(_) => "ok",
             // Nobody did anything wrong, and the client was told what to do.
@@ -197,7 +223,7 @@ impl Node {
         result.map_err(|bad| bad.refusal)
     }
 
-    fn check_token(&self, token: &str, now: Instant) -> Result<Identity, BadToken> {
+    fn check_token(&self, token: &str, app: &App, now: Instant) -> Result<Identity, BadToken> {
         let Some(tokens) = &self.parts.tokens else {
             let message = "this server takes no tokens; the operator sets auth.token_secret";
             let refusal = Refusal::new(ErrorCode::Unauthorized, message);
@@ -205,9 +231,83 @@ impl Node {
         };
         let unix = UnixMillis::new(u64::try_from(clock::since_1970().as_millis()).unwrap_or(u64::MAX));
         let claims = tokens.verify(token, unix)?;
+        let meant = claims.app.as_deref().unwrap_or(&self.apps().first().id);
+        if meant != app.id {
+            let refusal =
+                Refusal::new(ErrorCode::Unauthorized, "the token is for another application (`app`)");
+            return Err(BadToken { refusal, check: "it is for another application (`app`)" });
+        }
         let left = claims.expires.since(unix);
-        let expires_at = now.checked_add(left).unwrap_or(now);
-        Ok(Identity { user: claims.user, grants: claims.grants, expires: claims.expires, expires_at })
+        let expiry = Expiry { time: claims.expires, at: now.checked_add(left).unwrap_or(now) };
+        Ok(Identity { user: claims.user, info: claims.info, grants: claims.grants, expiry: Some(expiry) })
+    }
+
+    /// Returns the applications.
+    #[must_use]
+    pub const fn apps(&self) -> &Apps {
+        &self.parts.apps
+    }
+
+    /// Finds the application of a client.
+    pub(crate) fn app_of(&self, whose: &Whose) -> Result<Arc<App>, Refusal> {
+        match whose {
+            Whose::First => Ok(Arc::clone(self.apps().first())),
+            Whose::Known(app) => Ok(Arc::clone(app)),
+            Whose::Named(id) => self.apps().by_id(id).map(Arc::clone).ok_or_else(|| {
+                Refusal::new(ErrorCode::Unauthorized, "no application has the id that `app` names")
+            }),
+        }
+    }
+
+    /// Says whether an application has as many connections here as it may.
+    #[must_use]
+    pub fn is_full(&self, app: &App) -> bool {
+        let load = self.load_of(app).map_or(0, |load| load.load(Ordering::Relaxed));
+        app.connections_max.is_some_and(|most| load >= most)
+    }
+
+    /// Counts a connection of an application, or the end of one.
+    pub(crate) fn note_connection(&self, app: &App, opened: bool) {
+        if let Some(load) = self.load_of(app) {
+            let _before = if opened {
+                load.fetch_add(1, Ordering::Relaxed)
+            } else {
+                load.fetch_sub(1, Ordering::Relaxed)
+            };
+        }
+    }
+
+    fn load_of(&self, app: &App) -> Option<&AtomicUsize> {
+        let place = self.apps().all().iter().position(|known| known.id == app.id)?;
+        self.app_loads.get(place)
+    }
+
+    /// Returns an id for a connection.
+    pub(crate) fn next_connection(&self) -> ConnectionId {
+        ConnectionId::from_bits(self.ids.hash_one(self.connection.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    pub(crate) fn neighbours(&self) -> &Neighbours {
+        &self.parts.neighbours
+    }
+
+    /// Says goodbye to the other nodes: whoever is left here leaves every channel.
+    pub fn farewell(&self) {
+        self.neighbours().farewell();
+    }
+
+    /// Asks every node.
+    ///
+    /// # Cancel safety
+    /// Safe, but what a question ends may have ended.
+    pub async fn survey(&self, question: Question, deadline: Instant) -> Arc<Findings> {
+        self.neighbours().surveys.ask(question, deadline).await
+    }
+
+    /// Returns the users in a presence channel, on all nodes.
+    #[must_use]
+    pub fn members(&self, channel: &ChannelName) -> Vec<Member> {
+        self.neighbours().crowd.members(channel).what
     }
 
     /// Returns a worker that has not turned for [`STALLED`]: its thread is stuck.
@@ -239,6 +339,7 @@ impl Node {
     /// Shows how full the node's queues and tables are; called before each scrape.
     pub fn show(&self) {
         metric::CHANNELS.gauge(&[]).set(approximately(self.router().interest.len()));
+        self.neighbours().crowd.show();
         metric::WORKER_QUEUE_MESSAGES.gauge(&[]).set(approximately(self.router().waiting()));
     }
 

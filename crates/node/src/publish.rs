@@ -4,10 +4,16 @@
 //! **Called by:** the API, and whatever else publishes.
 //! **Must not know:** HTTP, gRPC, which broker it is.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use carillon_broker::PublishError;
-use carillon_model::{ChannelName, ErrorCode, IdempotencyKey, Keeping, NewMessage, Position, Refusal};
+use carillon_broker::{Past, PublishError, RecoverError};
+use carillon_model::{
+    ChannelKind, ChannelName, ErrorCode, IdempotencyKey, Keeping, NewMessage, Position, Publication, Refusal,
+    ReplayLimits, Since,
+};
 use carillon_tasks::clock;
 
 use crate::{Node, recent::RecentKeys};
@@ -41,6 +47,67 @@ impl Node {
     /// Not safe: when the future is dropped, the outcome is unknown.
     pub async fn publish(&self, message: NewMessage, deadline: Instant) -> Result<Receipt, Refusal> {
         let keeping = self.keeping_of(&message)?;
+        self.hand_over(message, keeping, deadline).await
+    }
+
+    /// Says whether the channel's rule takes a message, before anybody is asked.
+    ///
+    /// # Errors
+    /// The refusal that [`Self::publish`] would give.
+    pub fn check(&self, message: &NewMessage) -> Result<(), Refusal> {
+        self.keeping_of(message).map(|_keeping| ())
+    }
+
+    /// Publishes a client's own event, which never stands for what the application keeps in a cache channel.
+    ///
+    /// # Errors
+    /// As of [`Self::publish`].
+    pub(crate) async fn publish_of_client(
+        &self,
+        message: NewMessage,
+        deadline: Instant,
+    ) -> Result<Receipt, Refusal> {
+        let keeping = match self.keeping_of(&message)? {
+            Keeping::Durable(_) if ChannelKind::of(&message.channel).cache => Keeping::Live,
+            keeping => keeping,
+        };
+        self.hand_over(message, keeping, deadline).await
+    }
+
+    /// Returns the newest publication of a channel that is kept.
+    ///
+    /// # Errors
+    /// The refusal when those who keep it cannot be asked.
+    ///
+    /// # Cancel safety
+    /// Safe: nothing is taken.
+    pub async fn newest(&self, channel: &ChannelName) -> Result<Option<Arc<Publication>>, Refusal> {
+        let Some(Keeping::Durable(class)) = self.router().rules().keeping(channel) else { return Ok(None) };
+        let (since, limits) = (Since::Last(1), ReplayLimits::default());
+        let unavailable =
+            |_fault| Refusal::new(ErrorCode::Unavailable, "what the channel keeps cannot be read; retry");
+        let attached = self.broker().attach(class, channel, since, limits);
+        let list = match attached.map_err(|fault| unavailable(fault.to_string()))?.past {
+            Past::Complete(list) => list,
+            Past::Older | Past::Ahead => {
+                let read = self.broker().recover(class, channel, since, limits).await;
+                match read {
+                    Ok(recovery) => recovery.publications,
+                    Err(RecoverError::Gone(_)) => Vec::new(),
+                    Err(RecoverError::Unavailable) => return Err(unavailable(String::new())),
+                }
+            }
+            Past::Gone(_) => Vec::new(),
+        };
+        Ok(list.last().cloned())
+    }
+
+    async fn hand_over(
+        &self,
+        message: NewMessage,
+        keeping: Keeping,
+        deadline: Instant,
+    ) -> Result<Receipt, Refusal> {
         // A node that has just started listens, and proxies send it publishers: the broker is there in a moment.
         self.broker_was_tried(deadline.checked_sub(TO_REFUSE).unwrap_or(deadline)).await;
         if self.router().ready(deadline).await.is_none() {
@@ -86,13 +153,13 @@ impl Node {
                     format!("no channel rule covers `{channel}`; the operator adds one under [[channels]]");
                 Refusal::new(ErrorCode::NotFound, message)
             })?;
-            (rule.keeping.clone(), rule.message_max_bytes)
+            let keeping = self.router().rules().keeping(channel).unwrap_or(&rule.keeping);
+            (keeping.clone(), rule.message_max_bytes)
         };
-        if message.data.len() > max_bytes {
-            let message = format!(
-                "the data has {} bytes, and messages to `{channel}` have at most {max_bytes}",
-                message.data.len()
-            );
+        let bytes = message.data_bytes();
+        if bytes > max_bytes {
+            let message =
+                format!("the data has {bytes} bytes, and messages to `{channel}` have at most {max_bytes}");
             return Err(Refusal::new(ErrorCode::TooLarge, message));
         }
         Ok(keeping)

@@ -14,6 +14,7 @@ use carillon_telemetry::metric;
 use tokio::sync::{Mutex, Notify};
 
 use crate::{
+    crowd::Change,
     interest::{Interest, WORKERS_MAX, WorkerSet},
     mailbox::{Delivered, Mailbox},
     recent::RecentKeys,
@@ -98,6 +99,15 @@ impl Router {
         self.mailboxes.iter().map(|mailbox| mailbox.len()).sum()
     }
 
+    /// Tells the workers that have subscribers of a channel of a change among its members.
+    pub(crate) fn change(&self, change: &Arc<Change>) {
+        self.each(self.interest.of(&change.channel), |mailbox| {
+            if mailbox.change(change) == Delivered::Dropped {
+                self.overflows.increment(1);
+            }
+        });
+    }
+
     fn each(&self, workers: WorkerSet, mut act: impl FnMut(&Mailbox)) {
         let mut left = workers;
         while left != 0 {
@@ -137,10 +147,7 @@ impl Deliver for Router {
         let affected = |channel: &ChannelName| {
             !channel.is_reserved()
                 && Shard::of(channel) == lost.shard
-                && self
-                    .rules
-                    .find(channel)
-                    .is_some_and(|rule| rule.keeping == Keeping::Durable(lost.class.clone()))
+                && self.rules.keeping(channel) == Some(&Keeping::Durable(lost.class.clone()))
         };
         for (channel, workers) in self.interest.matching(affected) {
             self.each(workers, |mailbox| mailbox.gap(channel.clone(), Some(lost.position)));
@@ -150,8 +157,7 @@ impl Deliver for Router {
     fn lost_live(&self, shards: &[Shard]) {
         // Users' own channels have no rule and are live.
         let is_live = |channel: &ChannelName| {
-            channel.is_reserved()
-                || self.rules.find(channel).is_some_and(|rule| rule.keeping == Keeping::Live)
+            channel.is_reserved() || self.rules.keeping(channel) == Some(&Keeping::Live)
         };
         let affected = |channel: &ChannelName| shards.contains(&Shard::of(channel)) && is_live(channel);
         for (channel, workers) in self.interest.matching(affected) {

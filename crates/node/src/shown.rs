@@ -9,10 +9,15 @@ use carillon_session::Recovered;
 use carillon_telemetry::{label, metric};
 use metrics::{Counter, Gauge, Histogram};
 
-const NATIVE: (&str, &str) = ("protocol", "native");
-
-/// The transports, as metrics call them.
-const TRANSPORTS: [&str; 4] = ["websocket", "sse", "stream", "poll"];
+/// The transports and what is spoken over them, as metrics call them.
+const TRANSPORTS: [(&str, &str); 6] = [
+    ("websocket", "native"),
+    ("sse", "native"),
+    ("stream", "native"),
+    ("poll", "native"),
+    ("websocket", "pusher"),
+    ("xhr", "pusher"),
+];
 
 /// The handles of one worker.
 #[derive(Debug)]
@@ -54,6 +59,8 @@ pub(crate) const fn place(form: Form) -> usize {
         Form::NativeSse | Form::NativeSseBare | Form::NativeSseRaw => 1,
         Form::NativeLine => 2,
         Form::NativePoll => 3,
+        Form::PusherWebSocket => 4,
+        Form::PusherLine => 5,
     }
 }
 
@@ -87,11 +94,11 @@ impl Shown {
 }
 
 impl OfTransport {
-    fn new(transport: &'static str) -> Self {
-        let transport = ("transport", transport);
+    fn new((transport, protocol): (&'static str, &'static str)) -> Self {
+        let (transport, protocol) = (("transport", transport), ("protocol", protocol));
         Self {
-            connections: metric::CONNECTIONS.gauge(&[transport, NATIVE]),
-            opened: metric::CONNECTIONS_OPENED.counter(&[transport, NATIVE]),
+            connections: metric::CONNECTIONS.gauge(&[transport, protocol]),
+            opened: metric::CONNECTIONS_OPENED.counter(&[transport, protocol]),
             duration: metric::CONNECTION_DURATION.histogram(&[transport]),
             delivered: metric::MESSAGES_DELIVERED.counter(&[transport]),
             latency: metric::DELIVERY_LATENCY.histogram(&[transport]),
@@ -109,7 +116,7 @@ pub(crate) fn closed(form: Form, ending: Ending) {
         Ending::Broken => "error",
         Ending::Ours(reason) => label::close_reason(reason),
     };
-    let transport = TRANSPORTS[place(form)];
+    let (transport, _) = TRANSPORTS[place(form)];
     metric::CONNECTIONS_CLOSED.counter(&[("transport", transport), ("reason", reason)]).increment(1);
 }
 

@@ -6,7 +6,10 @@
 //! **Must not know:** transports, dialects, which broker it is.
 
 mod catching_up;
+mod crowding;
 mod joining;
+mod permit;
+mod speaking;
 mod turn;
 
 use std::{
@@ -21,8 +24,8 @@ use std::{
 };
 
 use carillon_hub::{Channels, Offered, Origin, Outbox, SessionKey};
-use carillon_model::{ChannelName, CloseReason, ConnectionId, ErrorCode, Position, Refusal};
-use carillon_session::{Answer, Effect, Heartbeat, Identity, Push, Session, Wanted, may_subscribe};
+use carillon_model::{App, ChannelName, CloseReason, ConnectionId, ErrorCode, Position, Refusal};
+use carillon_session::{Answer, Effect, Heartbeat, Manners, Push, Session, Wanted};
 use carillon_tasks::clock;
 use slab::Slab;
 use tokio::{
@@ -74,6 +77,9 @@ pub struct Worker {
     asked: Notify,
     /// The number of the last question.
     questions: Cell<u64>,
+    /// Connections whose first event waits to be sent.
+    speakers: RefCell<Vec<(SessionKey, ConnectionId)>>,
+    spoken: Notify,
     /// The node is stopping since then: clients are asked to move.
     draining: Cell<Option<Instant>>,
     cut_at: Cell<Option<Instant>>,
@@ -90,9 +96,22 @@ pub(crate) struct Seed {
     pub(crate) dice: u64,
 }
 
+/// Which application a client belongs to.
+#[derive(Clone, Debug)]
+pub enum Whose {
+    /// The first: it names none.
+    First,
+    /// The one with this id, if there is one.
+    Named(String),
+    /// This one, whose key it has shown.
+    Known(Arc<App>),
+}
+
 /// What a client asked for with its first request.
 #[derive(Debug)]
 pub struct Opening {
+    /// Whose channels it wants.
+    pub whose: Whose,
     /// Its token, if it brought one.
     pub token: Option<String>,
     /// The channels that it named, or what is wrong with them.
@@ -108,11 +127,13 @@ pub(crate) fn run(seed: Seed, runtime: &tokio::runtime::Runtime) {
         let turns = spawn_local(Rc::clone(&worker).turns());
         let ticks = spawn_local(Rc::clone(&worker).ticks());
         let reads = spawn_local(Rc::clone(&worker).reads());
+        let speeches = spawn_local(Rc::clone(&worker).speeches());
         tokio::select! {
             () = worker.ended.notified() => worker.node.note_end(worker.index),
             _ = turns => fail_fast(),
             _ = ticks => fail_fast(),
             _ = reads => fail_fast(),
+            _ = speeches => fail_fast(),
         }
     });
 }
@@ -140,6 +161,8 @@ impl Worker {
             asks: RefCell::default(),
             asked: Notify::new(),
             questions: Cell::new(0),
+            speakers: RefCell::default(),
+            spoken: Notify::new(),
             draining: Cell::new(None),
             cut_at: Cell::new(None),
             ended: Notify::new(),
@@ -157,18 +180,22 @@ impl Worker {
     pub fn open(self: &Rc<Self>, link: Box<dyn Link>, opening: Opening, place: Place) {
         let now = clock::now();
         let limits = &self.node.config().limits;
-        let id = ConnectionId::from_bits(self.dice.bits());
+        let id = self.node.next_connection();
         let full = place.is_over_capacity();
-        let identity = match opening.token {
-            Some(token) => self.node.identify(&token, now).map(Some),
-            None => {
+        let app = self.node.app_of(&opening.whose);
+        let identity = match (&app, opening.token) {
+            (Err(refusal), _) => Err(refusal.clone()),
+            (Ok(app), Some(token)) => self.node.identify(&token, app, now).map(Some),
+            (Ok(_), None) => {
                 shown::anonymous();
                 Ok(None)
             }
         };
+        let app = app.unwrap_or_else(|_unknown| Arc::clone(self.node.apps().first()));
         let (wanted, unusable): (Vec<_>, Vec<_>) = opening.wanted.into_iter().partition(Result::is_ok);
         // A node that is full joins nothing for a client that it is about to send away.
-        let wanted = wanted.into_iter().flatten().filter(|_| !full).collect();
+        let within = |wanted: Wanted| Wanted { channel: wanted.channel.within(&app.space), ..wanted };
+        let wanted = wanted.into_iter().flatten().filter(|_| !full).map(within).collect();
         let mut session = match identity {
             Ok(identity) => Session::open(id, identity, wanted, opening.heartbeat, limits, now),
             Err(refusal) => {
@@ -183,6 +210,9 @@ impl Worker {
                 session
             }
         };
+        if link.form().is_pusher() {
+            session.set_manners(manners(&app, now));
+        }
         for (channel, refusal) in unusable.into_iter().filter_map(Result::err) {
             session.handle_unusable(channel, refusal);
         }
@@ -199,53 +229,16 @@ impl Worker {
         let shown = self.shown.of(link.form());
         shown.opened.increment(1);
         shown.connections.increment(1);
+        self.node.note_connection(&app, true);
         let mut connections = self.connections.borrow_mut();
         let free = connections.vacant_entry();
         let Some(key) = SessionKey::new(free.key()) else { return };
-        let mut connection = Box::new(Connection::new(link, session, place, now));
+        let mut connection = Box::new(Connection::new(link, session, app, place, now));
         self.join_user(key, &mut connection);
         free.insert(connection);
         drop(connections);
         self.carry_out(key, now);
         spawn_local(Rc::clone(self).serve(key));
-    }
-
-    /// Decides on a first request that is answered by a status: what a WebSocket is told in the conversation. Only what
-    /// no channel of it can be had for is refused; the rest is told in the stream.
-    ///
-    /// # Errors
-    /// The refusal; `unavailable` when the same request may succeed on another node, or later.
-    pub fn screen(&self, opening: &Opening, place: &Place) -> Result<(), Refusal> {
-        let now = clock::now();
-        if place.is_over_capacity() || self.draining.get().is_some() {
-            let message = "this node takes no more clients; connect again";
-            return Err(Refusal::new(ErrorCode::Unavailable, message).retry_after(self.come_back()));
-        }
-        let identity = match &opening.token {
-            Some(token) => Some(self.node.identify(token, now)?),
-            None => None,
-        };
-        let mut first = None;
-        for wanted in &opening.wanted {
-            match wanted {
-                Ok(wanted) => match self.may_join(&wanted.channel, identity.as_ref()) {
-                    Ok(()) => return Ok(()),
-                    Err(refusal) => first = first.or(Some(refusal)),
-                },
-                Err((_, refusal)) => first = first.or_else(|| Some(refusal.clone())),
-            }
-        }
-        let none = || {
-            Refusal::new(
-                ErrorCode::BadRequest,
-                "name at least one channel: `?channel=news`, and `channel=` again for each other; in a body `{\"channels\":[\"news\"]}`",
-            )
-        };
-        Err(first.unwrap_or_else(none))
-    }
-
-    fn may_join(&self, channel: &ChannelName, identity: Option<&Identity>) -> Result<(), Refusal> {
-        may_subscribe(channel, self.node.router().rules().find(channel), identity).map(|_rule| ())
     }
 
     /// The task of one connection.
@@ -315,6 +308,7 @@ impl Worker {
         match heard {
             Heard::Text(text) if connection.is_open() => {
                 let command = connection.link.dialect().decode(&text);
+                let command = command.map(|command| command.within(&connection.app.space));
                 connection.session.handle_command(command, &self.node.config().limits, now);
                 // Before what was heard next: nothing may be said after the answer to a close.
                 self.obey(key, connection, now);
@@ -373,13 +367,19 @@ impl Worker {
             Effect::Join { wanted, reference } => self.answer_join(key, connection, wanted, reference, now),
             Effect::Leave(channel) => self.leave(connection, &channel),
             Effect::Verify { token, reference } => {
-                let answer = match self.node.identify(&token, now) {
+                let answer = match self.node.identify(&token, &connection.app, now) {
                     Ok(identity) => Answer::Verified { identity, reference },
                     Err(refusal) => Answer::Rejected { refusal, reference },
                 };
                 connection.session.handle_answer(answer);
                 self.join_user(key, connection);
                 self.revoke(connection);
+            }
+            Effect::SignIn(sign_in) => self.sign_in(key, connection, *sign_in),
+            Effect::Publish(outgoing) => self.send(key, connection, *outgoing),
+            Effect::Members { channel, reference } => {
+                let members = self.crowd().members(&channel).what;
+                connection.session.handle_told_next(Push::Members { channel, members, reference });
             }
             Effect::ProbePeer => {
                 connection.probed = Some(now);
@@ -447,13 +447,15 @@ impl Worker {
     fn remove(&self, key: SessionKey, ending: Ending) {
         let Some(mut connection) = self.connections.borrow_mut().try_remove(key.get()) else { return };
         while let Some(seated) = connection.seats.pop() {
-            self.unseat(&seated);
+            self.unseat(&connection, &seated);
         }
+        self.sign_out(&connection);
         connection.outbox = Outbox::default();
         self.show_queue(&mut connection);
         let form = connection.link.form();
         let shown = self.shown.of(form);
         shown.connections.decrement(1);
+        self.node.note_connection(&connection.app, false);
         shown.duration.record(clock::now().saturating_duration_since(connection.opened).as_secs_f64());
         shown::closed(form, ending);
     }
@@ -517,6 +519,13 @@ impl Worker {
     fn come_back(&self) -> Duration {
         self.dice.part_of(COME_BACK_WITHIN)
     }
+}
+
+/// Returns what an application lets a client say.
+fn manners(app: &App, now: Instant) -> Manners {
+    let by = app.authorize_within.and_then(|within| now.checked_add(within));
+    let limits = &app.limits;
+    Manners::new(app.client_events, limits.event_data_bytes, limits.client_events_per_second, by, now)
 }
 
 /// A connection whose task panics is dropped; the others go on.

@@ -6,21 +6,31 @@
 
 use std::{sync::Arc, time::Instant};
 
+use bytes::Bytes;
 use carillon_model::{
-    Access, ChannelName, ChannelPattern, ChannelRule, ErrorCode, Refusal, UnixMillis, UserId,
+    Access, ChannelKind, ChannelName, ChannelPattern, ChannelRule, ErrorCode, Refusal, UnixMillis, UserId,
 };
 
-/// What a good token says.
+/// Who a client has shown to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// Who.
     pub user: UserId,
-    /// Which channels the bearer may join.
+    /// What the application says of the user: one JSON text.
+    pub info: Option<Bytes>,
+    /// Which channels the client may join.
     pub grants: Arc<[ChannelPattern]>,
-    /// When the token ends, for the client.
-    pub expires: UnixMillis,
-    /// When the token ends, on the node's own clock.
-    pub expires_at: Instant,
+    /// When that ends.
+    pub expiry: Option<Expiry>,
+}
+
+/// The end of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expiry {
+    /// For the client.
+    pub time: UnixMillis,
+    /// On the node's own clock.
+    pub at: Instant,
 }
 
 /// Decides whether a client may join `channel`, and returns the rule that lets it.
@@ -36,7 +46,9 @@ pub fn may_subscribe<'a>(
         let message = format!("no channel rule covers `{channel}`; the operator adds one under [[channels]]");
         return Err(Refusal::new(ErrorCode::NotFound, message));
     };
-    match (rule.access, identity) {
+    // Applications count on these names being guarded, whatever else the operator lets everybody join.
+    let access = if ChannelKind::of(channel).guarded { Access::Token } else { rule.access };
+    match (access, identity) {
         (Access::Public, _) => Ok(rule),
         (Access::Token, None) => {
             let message = format!("`{channel}` needs a token; connect with one or send `authenticate` first");

@@ -16,7 +16,8 @@ pub trait Dialect: Send + Sync {
     /// [`Undecoded`] carries what the client is told, and by what it recognises the answer.
     fn decode(&self, frame: &str) -> Result<Command, Box<Undecoded>>;
 
-    /// Writes what one client is told.
+    /// Writes what one client is told: a text, or several with a line break between them, or none where the dialect
+    /// has no word for it.
     fn push(&self, push: &Push) -> String;
 
     /// Writes a publication, the same for every subscriber.

@@ -6,10 +6,12 @@
 
 mod access;
 mod dialect;
+mod manners;
 mod session;
 mod words;
 
-pub use access::{Identity, may_subscribe};
+pub use access::{Expiry, Identity, may_subscribe};
 pub use dialect::{Dialect, Undecoded};
+pub use manners::Manners;
 pub use session::{Heartbeat, Limits, Session};
-pub use words::{Answer, Command, Effect, Push, Recovered, Reference, Wanted};
+pub use words::{Answer, Command, Effect, Outgoing, Proof, Push, Recovered, Reference, SignIn, Wanted};

@@ -12,7 +12,7 @@ use std::{
 
 use carillon_model::{ChannelName, CloseReason, ConnectionId, ErrorCode, Refusal};
 
-use crate::{Answer, Command, Effect, Identity, Push, Reference, Undecoded, Wanted};
+use crate::{Answer, Command, Effect, Identity, Manners, Push, Reference, Undecoded, Wanted};
 
 /// What a session allows its client.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +49,8 @@ pub struct Session {
     /// Sorted.
     channels: Vec<ChannelName>,
     identity: Option<Box<Identity>>,
+    /// What it may say to others; nothing without.
+    manners: Option<Box<Manners>>,
     last_heard: Instant,
     heartbeat: Heartbeat,
     /// A ping is out and was not answered yet.
@@ -86,6 +88,7 @@ impl Session {
             state: State::Open,
             channels: Vec::new(),
             identity: identity.map(Box::new),
+            manners: None,
             last_heard: now,
             heartbeat,
             probing: false,
@@ -97,10 +100,15 @@ impl Session {
             ping: limits.heartbeat,
             frame_bytes: limits.frame_max_bytes,
             channels: limits.channels_max,
-            expires: session.identity().map(|identity| identity.expires),
+            expires: session.identity().and_then(|identity| identity.expiry).map(|expiry| expiry.time),
         });
         session.subscribe(wanted, None, limits);
         session
+    }
+
+    /// Sets what the client may say to others, and by when it must have shown who it is.
+    pub fn set_manners(&mut self, manners: Manners) {
+        self.manners = Some(Box::new(manners));
     }
 
     /// Returns this connection's id.
@@ -145,7 +153,23 @@ impl Session {
             Ok(Command::Authenticate { token, reference }) => {
                 self.effects.push_back(Effect::Verify { token, reference });
             }
+            Ok(Command::SignIn(sign_in)) => self.effects.push_back(Effect::SignIn(sign_in)),
+            Ok(Command::Publish(outgoing)) => {
+                let held = self.channels.binary_search(&outgoing.channel).is_ok();
+                let allowed = match &mut self.manners {
+                    Some(manners) => manners.handle_event(&outgoing, held, now),
+                    None => Err(Manners::none()),
+                };
+                match allowed {
+                    Ok(()) => self.effects.push_back(Effect::Publish(outgoing)),
+                    Err(refusal) => {
+                        self.say(Push::Error { refusal, channel: None, reference: outgoing.reference });
+                    }
+                }
+            }
+            Ok(Command::Members { channel, reference }) => self.members(channel, reference),
             Ok(Command::Ping { reference }) => self.say(Push::Pong { reference }),
+            Ok(Command::Pong) => {}
             Err(undecoded) => {
                 let Undecoded { refusal, channel, reference } = *undecoded;
                 self.say(Push::Error { refusal, channel, reference });
@@ -170,8 +194,11 @@ impl Session {
         match answer {
             // The client may have left while its past was read.
             Answer::Joined { channel, .. } if self.channels.binary_search(&channel).is_err() => {}
-            Answer::Joined { channel, position, recovered, reference } => {
-                self.say_next(Push::Subscribed { channel, position, recovered, reference });
+            Answer::Joined { channel, position, recovered, members, reference } => {
+                if let Some(manners) = &mut self.manners {
+                    manners.handle_joined(&channel);
+                }
+                self.say_next(Push::Subscribed { channel, position, recovered, members, reference });
             }
             Answer::Refused { channel, refusal, reference } => {
                 if let Ok(place) = self.channels.binary_search(&channel) {
@@ -185,8 +212,23 @@ impl Session {
                     let refusal = Refusal::new(ErrorCode::Forbidden, message);
                     return self.say(Push::Error { refusal, channel: None, reference });
                 }
-                self.say(Push::Authenticated { expires: Some(identity.expires), reference });
+                let expires = identity.expiry.map(|expiry| expiry.time);
+                self.say(Push::Authenticated { expires, reference });
                 self.identity = Some(Box::new(identity));
+            }
+            Answer::SignedIn { identity, user_data } => {
+                if self.identity().is_some_and(|known| known.user != identity.user) {
+                    let refusal = Refusal::new(
+                        ErrorCode::Unauthorized,
+                        "Connection is signed in as another user already; open a connection of its own for this one",
+                    );
+                    return self.say(Push::Error { refusal, channel: None, reference: None });
+                }
+                if let Some(manners) = &mut self.manners {
+                    manners.handle_signed_in();
+                }
+                self.identity = Some(Box::new(identity));
+                self.say_next(Push::SignedIn { user_data });
             }
             Answer::Rejected { refusal, reference } => {
                 self.say(Push::Error { refusal, channel: None, reference });
@@ -204,8 +246,11 @@ impl Session {
         {
             return self.end(reason, Some(retry_after));
         }
-        if self.identity().is_some_and(|identity| identity.expires_at <= now) {
+        if self.expires_at().is_some_and(|at| at <= now) {
             return self.end(CloseReason::TokenExpired, Some(Duration::from_secs(1)));
+        }
+        if self.authorize_by().is_some_and(|by| by <= now) {
+            return self.end(CloseReason::NotAuthorized, None);
         }
         let silence = now.saturating_duration_since(self.last_heard);
         let answers = self.heartbeat != Heartbeat::OneWay;
@@ -227,6 +272,20 @@ impl Session {
     pub fn handle_unusable(&mut self, channel: String, refusal: Refusal) {
         if !self.is_closed() {
             self.say(Push::Error { refusal, channel: Some(channel), reference: None });
+        }
+    }
+
+    /// Tells the client something that the node knows.
+    pub fn handle_told(&mut self, push: Push) {
+        if !self.is_closed() {
+            self.say(push);
+        }
+    }
+
+    /// Tells the client something right after the answer that comes next.
+    pub fn handle_told_next(&mut self, push: Push) {
+        if !self.is_closed() {
+            self.say_next(push);
         }
     }
 
@@ -261,6 +320,12 @@ impl Session {
         }
     }
 
+    /// Returns how much is to be done.
+    #[must_use]
+    pub fn decided(&self) -> usize {
+        self.effects.len()
+    }
+
     /// Returns what to do next.
     pub fn next_effect(&mut self) -> Option<Effect> {
         let effect = self.effects.pop_front();
@@ -284,9 +349,24 @@ impl Session {
             State::Leaving { at, .. } => Some(at),
             State::Closed => return None,
         };
-        let expiry = self.identity().map(|identity| identity.expires_at);
         let quiet = self.last_heard.checked_add(silence);
-        [quiet, leave, expiry].into_iter().flatten().min()
+        [quiet, leave, self.expires_at(), self.authorize_by()].into_iter().flatten().min()
+    }
+
+    fn expires_at(&self) -> Option<Instant> {
+        Some(self.identity()?.expiry?.at)
+    }
+
+    fn authorize_by(&self) -> Option<Instant> {
+        self.manners.as_ref()?.authorize_by()
+    }
+
+    fn members(&mut self, channel: ChannelName, reference: Option<Reference>) {
+        if self.channels.binary_search(&channel).is_ok() {
+            return self.effects.push_back(Effect::Members { channel, reference });
+        }
+        let refusal = Refusal::new(ErrorCode::Forbidden, "subscribe to the channel with `presence` first");
+        self.say(Push::Error { refusal, channel: Some(channel.to_string()), reference });
     }
 
     fn subscribe(&mut self, wanted: Vec<Wanted>, reference: Option<Reference>, limits: &Limits) {
@@ -320,8 +400,7 @@ impl Session {
                 self.effects.push_back(Effect::Leave(channel.clone()));
                 self.say(Push::Unsubscribed { channel, refusal: None, reference });
             } else {
-                let refusal = Refusal::new(ErrorCode::NotFound, "this connection does not have the channel");
-                self.say(Push::Error { refusal, channel: Some(channel.to_string()), reference });
+                self.say(Push::NotSubscribed { channel, reference });
             }
         }
     }

@@ -6,8 +6,10 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use carillon_model::{
-    ChannelName, CloseReason, ConnectionId, Position, Refusal, Since, UnixMillis, Unrecovered,
+    AppSpace, ChannelName, CloseReason, ConnectionId, EventName, Member, Position, Refusal, Since,
+    UnixMillis, Unrecovered, UserId,
 };
 
 use crate::Identity;
@@ -39,11 +41,74 @@ pub enum Command {
         /// Echoed in the answer.
         reference: Option<Reference>,
     },
+    /// Sign in as a user, with the application's signature.
+    SignIn(Box<SignIn>),
+    /// Send an event to the others on a channel.
+    Publish(Box<Outgoing>),
+    /// Ask who is in a presence channel.
+    Members {
+        /// Which.
+        channel: ChannelName,
+        /// Echoed in the answer.
+        reference: Option<Reference>,
+    },
     /// Ask for a sign of life.
     Ping {
         /// Echoed in the answer.
         reference: Option<Reference>,
     },
+    /// Give one.
+    Pong,
+}
+
+impl Command {
+    /// Moves the channels that are named into the application `space`.
+    #[must_use]
+    pub fn within(mut self, space: &AppSpace) -> Self {
+        if space.as_str().is_empty() {
+            return self;
+        }
+        match &mut self {
+            Self::Subscribe { channels, .. } => {
+                channels.iter_mut().for_each(|wanted| wanted.channel = wanted.channel.within(space));
+            }
+            Self::Unsubscribe { channels, .. } => {
+                channels.iter_mut().for_each(|channel| *channel = channel.within(space));
+            }
+            Self::Publish(outgoing) => outgoing.channel = outgoing.channel.within(space),
+            Self::Members { channel, .. } => *channel = channel.within(space),
+            Self::Authenticate { .. } | Self::SignIn(_) | Self::Ping { .. } | Self::Pong => {}
+        }
+        self
+    }
+}
+
+/// What a client signs in with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignIn {
+    /// The application's signature.
+    pub auth: String,
+    /// What it was made over, as it was sent.
+    pub user_data: String,
+    /// Who, as that says.
+    pub user: UserId,
+    /// What it says of the user: one JSON text.
+    pub info: Option<Bytes>,
+    /// Whom the user watches.
+    pub watchlist: Vec<UserId>,
+}
+
+/// An event of a client's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    /// Where to.
+    pub channel: ChannelName,
+    /// The event's name.
+    pub event: EventName,
+    /// One JSON text without line breaks.
+    pub data: Bytes,
+    /// Echoed in the answer.
+    pub reference: Option<Reference>,
 }
 
 /// One channel that a client wants to join.
@@ -53,6 +118,29 @@ pub struct Wanted {
     pub channel: ChannelName,
     /// From where on.
     pub since: Since,
+    /// Whether the client wants to be among the channel's members.
+    pub presence: bool,
+    /// The application's permission, where the client brought one.
+    pub proof: Option<Box<Proof>>,
+}
+
+impl Wanted {
+    /// Wants a channel as most do: from `since` on, without being a member, without a permission of its own.
+    #[must_use]
+    pub const fn new(channel: ChannelName, since: Since) -> Self {
+        Self { channel, since, presence: false, proof: None }
+    }
+}
+
+/// An application's permission to join one channel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proof {
+    /// The signature.
+    pub auth: String,
+    /// What it was made over beside the connection and the channel, as it was sent.
+    pub data: Option<String>,
+    /// Who joins, as that says.
+    pub member: Option<Member>,
 }
 
 /// What a client is told.
@@ -79,6 +167,60 @@ pub enum Push {
         position: Option<Position>,
         /// Whether what was missed comes, when the client asked for that.
         recovered: Option<Recovered>,
+        /// Who is there, the client among them, when it wanted to be a member.
+        members: Option<Vec<Member>>,
+        /// Echo.
+        reference: Option<Reference>,
+    },
+    /// A user has come to a presence channel.
+    Came {
+        /// Which.
+        channel: ChannelName,
+        /// Who.
+        member: Member,
+    },
+    /// A user has left a presence channel.
+    Went {
+        /// Which.
+        channel: ChannelName,
+        /// Who.
+        member: Member,
+    },
+    /// The answer to a question for the members.
+    Members {
+        /// Of which channel.
+        channel: ChannelName,
+        /// Who is there.
+        members: Vec<Member>,
+        /// Echo.
+        reference: Option<Reference>,
+    },
+    /// A channel's number of subscribers has changed.
+    Counted {
+        /// Which.
+        channel: ChannelName,
+        /// How many there are.
+        count: u64,
+    },
+    /// The cache of a channel is empty.
+    Missed {
+        /// Which.
+        channel: ChannelName,
+    },
+    /// The client is signed in.
+    SignedIn {
+        /// What it signed in with, as it was sent.
+        user_data: String,
+    },
+    /// Users whom the client watches are online now, or no longer.
+    Watched {
+        /// Who is.
+        online: Vec<UserId>,
+        /// Who is not.
+        offline: Vec<UserId>,
+    },
+    /// An event of the client's was taken.
+    Published {
         /// Echo.
         reference: Option<Reference>,
     },
@@ -88,6 +230,13 @@ pub enum Push {
         channel: ChannelName,
         /// Why, when the client did not ask for it.
         refusal: Option<Refusal>,
+        /// Echo.
+        reference: Option<Reference>,
+    },
+    /// A channel that the client wanted to leave is not one of its.
+    NotSubscribed {
+        /// Which.
+        channel: ChannelName,
         /// Echo.
         reference: Option<Reference>,
     },
@@ -163,6 +312,17 @@ pub enum Effect {
         /// For the answer.
         reference: Option<Reference>,
     },
+    /// Check a sign-in, then answer [`Answer::SignedIn`] or [`Answer::Rejected`].
+    SignIn(Box<SignIn>),
+    /// Publish an event of the client's.
+    Publish(Box<Outgoing>),
+    /// Tell the client who is in a channel that it has.
+    Members {
+        /// Which.
+        channel: ChannelName,
+        /// For the answer.
+        reference: Option<Reference>,
+    },
     /// Send the transport's own ping.
     ProbePeer,
     /// Send what is queued, then close.
@@ -180,6 +340,8 @@ pub enum Answer {
         position: Option<Position>,
         /// Whether what was missed comes, when that was wanted.
         recovered: Option<Recovered>,
+        /// Who is there, when it joined as a member.
+        members: Option<Vec<Member>>,
         /// From the question.
         reference: Option<Reference>,
     },
@@ -199,7 +361,14 @@ pub enum Answer {
         /// From the question.
         reference: Option<Reference>,
     },
-    /// The token is not good.
+    /// The sign-in is good.
+    SignedIn {
+        /// Who it is.
+        identity: Identity,
+        /// From the question.
+        user_data: String,
+    },
+    /// The token or the sign-in is not good.
     Rejected {
         /// Why.
         refusal: Refusal,

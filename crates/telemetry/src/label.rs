@@ -16,11 +16,12 @@ pub struct Label {
 }
 
 /// How frames move.
-pub static TRANSPORT: Label = Label { name: "transport", values: &["websocket", "sse", "stream", "poll"] };
+pub static TRANSPORT: Label =
+    Label { name: "transport", values: &["websocket", "sse", "stream", "poll", "xhr"] };
 /// How a session speaks.
-pub static PROTOCOL: Label = Label { name: "protocol", values: &["native"] };
+pub static PROTOCOL: Label = Label { name: "protocol", values: &["native", "pusher"] };
 /// The door by which a publisher came.
-pub static API: Label = Label { name: "api", values: &["http", "grpc"] };
+pub static API: Label = Label { name: "api", values: &["http", "grpc", "pusher"] };
 /// Which broker.
 pub static BROKER: Label = Label { name: "broker", values: &["memory", "nats"] };
 /// What was asked of the broker.
@@ -28,6 +29,15 @@ pub static BROKER_OP: Label = Label {
     name: "op",
     values: &["connect", "fetch", "history", "layout", "poll", "publish", "publish_live", "server"],
 };
+/// Why a word to other nodes was lost: too many waited, the link was away, or it was larger than the broker takes.
+pub static WORD_LOST: Label = Label { name: "reason", values: &["queue_full", "link", "too_large"] };
+/// How a request to an application ended.
+pub static WEBHOOK_RESULT: Label =
+    Label { name: "result", values: &["ok", "status", "timeout", "forbidden", "unreachable"] };
+/// Why an application was not told of an event: it did not accept it in time, too many waited, the work queue could not
+/// be reached in time, or the queue held what no node has written.
+pub static WEBHOOK_DROPPED: Label =
+    Label { name: "reason", values: &["refused", "queue_full", "unavailable", "unreadable"] };
 /// When live messages were lost: while the link was away, or because a queue was full or a publisher's link failed.
 pub static LIVE_LOST: Label = Label { name: "reason", values: &["interrupted", "missing"] };
 /// Why a connection ended; [`close_reason`] gives the value for our own reasons.
@@ -43,6 +53,7 @@ pub static CLOSED: Label = Label {
         "protocol_error",
         "drain",
         "max_age",
+        "terminated",
         "error",
     ],
 };
@@ -53,8 +64,8 @@ pub static SUBSCRIBED: Label = Label { name: "result", values: &["ok", "denied",
 /// What became of a past that a client asked for.
 pub static RECOVERED: Label =
     Label { name: "result", values: &["ok", "epoch", "expired", "limit", "unavailable"] };
-/// The HTTP door alone.
-pub static API_HTTP: Label = Label { name: "api", values: &["http"] };
+/// The doors that speak HTTP.
+pub static API_HTTP: Label = Label { name: "api", values: &["http", "pusher"] };
 /// How a publish by HTTP ended.
 pub static HTTP_CLASS: Label = Label { name: "code", values: &["2xx", "4xx", "5xx"] };
 /// The gRPC door alone.
@@ -78,7 +89,7 @@ pub static GRPC_CODE: Label = Label {
 /// Why a message that was accepted did not reach somebody.
 pub static DROPPED: Label = Label { name: "reason", values: &["slow_consumer", "overflow", "queue_full"] };
 /// What was shown to prove who somebody is.
-pub static AUTH_METHOD: Label = Label { name: "method", values: &["token", "key", "anonymous"] };
+pub static AUTH_METHOD: Label = Label { name: "method", values: &["token", "key", "signature", "anonymous"] };
 /// What came of it.
 pub static AUTH_RESULT: Label = Label { name: "result", values: &["ok", "invalid", "expired", "denied"] };
 /// What came too often.
@@ -94,7 +105,7 @@ pub static REVISION: Label = Label { name: "revision", values: &[] };
 #[must_use]
 pub const fn close_reason(reason: CloseReason) -> &'static str {
     match reason {
-        CloseReason::Unauthorized | CloseReason::Forbidden => "unauthorized",
+        CloseReason::Unauthorized | CloseReason::Forbidden | CloseReason::NotAuthorized => "unauthorized",
         CloseReason::ProtocolError => "protocol_error",
         CloseReason::OverCapacity => "over_capacity",
         CloseReason::SlowConsumer => "slow_consumer",
@@ -102,6 +113,7 @@ pub const fn close_reason(reason: CloseReason) -> &'static str {
         CloseReason::GoingAway | CloseReason::Draining => "drain",
         CloseReason::IdleTimeout => "idle",
         CloseReason::MaxAge => "max_age",
+        CloseReason::Terminated => "terminated",
     }
 }
 
@@ -120,6 +132,8 @@ mod tests {
             CloseReason::TokenExpired,
             CloseReason::GoingAway,
             CloseReason::Draining,
+            CloseReason::Terminated,
+            CloseReason::NotAuthorized,
             CloseReason::IdleTimeout,
             CloseReason::MaxAge,
         ] {

@@ -13,7 +13,7 @@ use crate::{
     label::{
         API, API_GRPC, API_HTTP, AUTH_METHOD, AUTH_RESULT, BROKER, BROKER_OP, CLOSED, DROPPED, GRPC_CODE,
         HTTP_CLASS, LIVE_LOST, PROTOCOL, RATE_SCOPE, RECOVERED, REJECTED, REVISION, SUBSCRIBED, TRANSPORT,
-        VERSION,
+        VERSION, WEBHOOK_DROPPED, WEBHOOK_RESULT, WORD_LOST,
     },
 };
 
@@ -65,6 +65,10 @@ table! {
         "From accepting a socket to the end of its handshake.";
     CHANNELS: GaugeMetric("carillon_channels", Count, []),
         "Channels that somebody on this node is subscribed to.";
+    PRESENCE_MEMBERS: GaugeMetric("carillon_presence_members", Count, []),
+        "Memberships in presence channels that this node knows of: those of all nodes.";
+    NODES: GaugeMetric("carillon_nodes", Count, []),
+        "Nodes that this node hears, itself among them.";
     SUBSCRIPTIONS: GaugeMetric("carillon_subscriptions", Count, []),
         "Subscriptions of the connections on this node.";
     SUBSCRIBES: CounterMetric("carillon_subscribe_total", Count, [SUBSCRIBED]),
@@ -144,6 +148,28 @@ table! {
         "Memory that the last minutes' messages take, from which most who come back are served.";
     BROKER_POISON: CounterMetric("carillon_broker_poison_total", Count, [BROKER]),
         "Messages on our subjects that cannot be read as publications.";
+
+    ["Between nodes"]
+    WORDS_SENT: CounterMetric("carillon_words_sent_total", Count, []),
+        "Words to other nodes, such as heartbeats and changes of rosters, that were handed to the broker.";
+    WORDS_HEARD: CounterMetric("carillon_words_heard_total", Count, []),
+        "Words of other nodes that were heard.";
+    WORDS_LOST: CounterMetric("carillon_words_lost_total", Count, [WORD_LOST]),
+        "Words to other nodes that were not sent; what they said is found out later.";
+
+    ["Webhooks"]
+    WEBHOOK_REQUESTS: CounterMetric("carillon_webhook_requests_total", Count, [WEBHOOK_RESULT]),
+        "Requests to applications, by outcome; one may tell of several events.";
+    WEBHOOK_DURATION: HistogramMetric("carillon_webhook_duration_seconds", Seconds, JOURNEYS, []),
+        "From a request to an application to its answer, or to the end of our patience.";
+    WEBHOOK_RETRIES: CounterMetric("carillon_webhook_retries_total", Count, []),
+        "Requests to applications that were made again, as the one before had failed.";
+    WEBHOOK_EVENTS_TOLD: CounterMetric("carillon_webhook_events_told_total", Count, []),
+        "Events that an application has accepted.";
+    WEBHOOK_EVENTS_DROPPED: CounterMetric("carillon_webhook_events_dropped_total", Count, [WEBHOOK_DROPPED]),
+        "Events that an application was not told of.";
+    WEBHOOK_EVENTS_WAITING: GaugeMetric("carillon_webhook_events_waiting", Count, []),
+        "Events that this node has not put into the work queue yet, and those that it is telling.";
 
     ["Doors and stopping"]
     AUTH: CounterMetric("carillon_auth_total", Count, [AUTH_METHOD, AUTH_RESULT]),

@@ -4,18 +4,23 @@
 //! **Called by:** workers, for every socket that they are given.
 //! **Must not know:** other connections, what sessions do.
 
-use std::{convert::Infallible, future::poll_fn, pin::pin, rc::Rc, sync::Arc, task::Poll, time::Duration};
+use std::{
+    convert::Infallible, fmt, future::poll_fn, pin::pin, rc::Rc, sync::Arc, task::Poll, time::Duration,
+};
 
 use bytes::Bytes;
 use carillon_auth::Origins;
 use carillon_node::{Door, Place, Worker};
-use hyper::server::conn::http1;
+use futures_util::future::BoxFuture;
+use hyper::{Request, body::Incoming, server::conn::http1};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, task::spawn_local, time::sleep_until};
 
 use crate::{
     page::Page,
+    problem::Answer,
     visit::{Visit, reject},
+    xhr::Fallback,
 };
 
 /// How first requests are read.
@@ -27,8 +32,30 @@ pub struct DoorConfig {
     pub frame_max_bytes: usize,
     /// Websites whose pages may connect.
     pub origins: Origins,
+    /// The REST API of the Pusher protocol, where it answers here, too.
+    pub rest: Option<Rest>,
+    /// The sessions of the HTTP fallback of the Pusher protocol.
+    pub fallback: Arc<Fallback>,
     /// The page for trying it, where there is one: this is development mode.
     pub page: Option<Page>,
+}
+
+/// Answers requests of backends on the listener for clients.
+#[derive(Clone)]
+pub struct Rest {
+    /// In which time a request is read and answered.
+    pub takes: Duration,
+    /// Who answers.
+    pub answer: Arc<Answerer>,
+}
+
+/// See [`Rest::answer`].
+pub type Answerer = dyn Fn(Request<Incoming>) -> BoxFuture<'static, Answer> + Send + Sync;
+
+impl fmt::Debug for Rest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rest").field("takes", &self.takes).finish_non_exhaustive()
+    }
 }
 
 /// Most bytes of a request's head; hyper's own least is 8 KiB.

@@ -35,7 +35,7 @@ pub(crate) fn goodbye(text: &str, retry_after: Option<Duration>) -> String {
 /// Writes a publication as its own event: its name, and its data as the page finds it in `event.data`. A text is
 /// itself, everything else is JSON.
 pub(crate) fn raw(publication: &Publication) -> String {
-    let data = String::from_utf8_lossy(&publication.message.data);
+    let data = carillon_dialect_native::data_of(&publication.message);
     let text = serde_json::from_str::<String>(&data);
     let data = text.as_deref().unwrap_or(&data);
     let mut out = String::with_capacity(data.len() + 32);
@@ -62,6 +62,7 @@ mod tests {
             channel: ChannelName::new("a").unwrap(),
             event: event.map(|event| EventName::new(event).unwrap()),
             data: Bytes::from(data.to_owned()),
+            kind: carillon_model::DataKind::Json,
             time: UnixMillis::new(0),
             user: None,
             exclude: Box::default(),

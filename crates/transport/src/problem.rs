@@ -21,7 +21,7 @@ use crate::request::SUBPROTOCOL;
 const VERSION: &str = "13";
 
 /// An answer whose body is all there.
-pub(crate) type Answer = Response<Full<Bytes>>;
+pub type Answer = Response<Full<Bytes>>;
 
 /// Returns the answer that tells of a refusal.
 pub(crate) fn problem(refusal: &Refusal) -> Answer {

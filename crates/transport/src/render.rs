@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 use carillon_dialect_native::Native;
+use carillon_dialect_pusher::{Protocol, Pusher, line};
 use carillon_hub::Render;
 use carillon_model::{Form, Publication};
 use carillon_session::Dialect as _;
@@ -18,7 +19,11 @@ pub struct Renderer;
 
 impl Render for Renderer {
     fn frame(&self, form: Form, publication: &Publication) -> Bytes {
-        let text = Native.publication(publication);
+        let text = if form.is_pusher() {
+            Pusher::of(Protocol::Present, true).publication(publication)
+        } else {
+            Native.publication(publication)
+        };
         match form {
             Form::NativeWebSocket => frame::text(&text),
             Form::NativeSse => {
@@ -29,6 +34,8 @@ impl Render for Renderer {
             Form::NativeSseRaw => Bytes::from(event::raw(publication)),
             Form::NativeLine => Bytes::from(text + "\n"),
             Form::NativePoll => Bytes::from(text + ","),
+            Form::PusherWebSocket => frame::text(&text),
+            Form::PusherLine => Bytes::from(line(&text)),
         }
     }
 }

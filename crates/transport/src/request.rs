@@ -8,7 +8,7 @@ use std::{borrow::Cow, fmt, net::IpAddr, str::FromStr, time::Duration};
 
 use carillon_dialect_native::{Named, Place};
 use carillon_model::{ChannelName, Epoch, ErrorCode, Offset, Position, Refusal, Since};
-use carillon_node::Opening;
+use carillon_node::{Opening, Whose};
 use carillon_session::{Heartbeat, Wanted};
 use hyper::{
     HeaderMap, Uri,
@@ -49,7 +49,7 @@ impl<'a> Query<'a> {
         self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| &**value)
     }
 
-    fn first(&self, name: &'static str) -> Option<&str> {
+    pub(crate) fn first(&self, name: &'static str) -> Option<&str> {
         self.all(name).next()
     }
 
@@ -103,7 +103,7 @@ pub(crate) fn opening(uri: &Uri, headers: &HeaderMap) -> Opening {
     } else {
         Heartbeat::Transport
     };
-    Opening { token, wanted: wanted(&query, None), heartbeat }
+    Opening { whose: whose(&query), token, wanted: wanted(&query, None), heartbeat }
 }
 
 /// Reads the request of a client that only listens. Where a header names a place, that goes before the URL and the body,
@@ -114,10 +114,15 @@ pub(crate) fn listening(query: &Query<'_>, headers: &HeaderMap, body: Option<Nam
     let (named, token) = body.map_or_else(Default::default, |body| (body.channels, body.token));
     wanted.extend(named.into_iter().map(|(channel, own)| {
         let since = place.as_ref().and_then(|place| place.of(&channel)).or(own).unwrap_or(Since::Now);
-        Ok(Wanted { channel, since })
+        Ok(Wanted::new(channel, since))
     }));
     let token = authorization(headers).or(token).or_else(|| query.first("token").map(str::to_owned));
-    Opening { token, wanted, heartbeat: Heartbeat::OneWay }
+    Opening { whose: whose(query), token, wanted, heartbeat: Heartbeat::OneWay }
+}
+
+/// Reads whose channels are meant.
+fn whose(query: &Query<'_>) -> Whose {
+    query.first("app").map_or(Whose::First, |id| Whose::Named(id.to_owned()))
 }
 
 /// Returns the place that a header names. One that cannot be read was once some server's: the client is told that what
@@ -139,7 +144,7 @@ fn wanted(query: &Query<'_>, place: Option<&Place>) -> Vec<Result<Wanted, (Strin
         let channel = ChannelName::new(name).map_err(|fault| refused(fault.to_string()))?;
         let common = common.as_ref().map_err(|message| refused((*message).to_owned()))?.as_ref();
         let since = [place, common].into_iter().flatten().find_map(|place| place.of(&channel));
-        Ok(Wanted { channel, since: since.unwrap_or(Since::Now) })
+        Ok(Wanted::new(channel, since.unwrap_or(Since::Now)))
     };
     query.all("channel").map(read).collect()
 }

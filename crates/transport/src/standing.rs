@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     fn wanted(channel: &str, since: Since) -> Wanted {
-        Wanted { channel: ChannelName::new(channel).unwrap(), since }
+        Wanted::new(ChannelName::new(channel).unwrap(), since)
     }
 
     fn position(text: &str) -> Position {

@@ -24,7 +24,7 @@ use tokio::net::TcpStream;
 use crate::{cors::Cors, event, standing::Standing};
 
 /// For how long what was sent may stay unanswered by the peer's system: this client answers no ping.
-const USER_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const USER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Most that a client may send after its request. It has nothing to say; a proxy may.
 const HEARD_MAX_BYTES: usize = 16 * 1024;
@@ -59,7 +59,8 @@ impl StreamLink {
     pub(crate) fn new(socket: TcpStream, form: Form, wanted: &[Wanted], cors: &Cors) -> Self {
         // Where it cannot be set, the peer is found gone by the system's own patience.
         let _unset = SockRef::from(&socket).set_tcp_user_timeout(Some(USER_TIMEOUT)).is_err();
-        let mut head = head(form, cors);
+        let media = if is_event_stream(form) { "text/event-stream" } else { "application/x-ndjson" };
+        let mut head = head(media, cors);
         let standing = if is_event_stream(form) {
             head.push_str(&event::welcome());
             Some(Standing::new(wanted))
@@ -92,13 +93,16 @@ impl StreamLink {
 const fn is_event_stream(form: Form) -> bool {
     match form {
         Form::NativeSse | Form::NativeSseBare | Form::NativeSseRaw => true,
-        Form::NativeWebSocket | Form::NativeLine | Form::NativePoll => false,
+        Form::NativeWebSocket
+        | Form::NativeLine
+        | Form::NativePoll
+        | Form::PusherWebSocket
+        | Form::PusherLine => false,
     }
 }
 
 /// Returns the head of a response that does not end.
-fn head(form: Form, cors: &Cors) -> String {
-    let media = if is_event_stream(form) { "text/event-stream" } else { "application/x-ndjson" };
+pub(crate) fn head(media: &str, cors: &Cors) -> String {
     let date = httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + clock::since_1970());
     // The first is for proxies and caches of every kind, the second for nginx, which would gather what it passes on.
     let mut head = format!(

@@ -14,6 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use carillon_dialect_native::{Named, Native, named};
+use carillon_dialect_pusher::{Protocol, Refused, refused};
 use carillon_model::{ErrorCode, Form, Refusal};
 use carillon_node::{Opening, Place, Worker};
 use carillon_session::{Dialect as _, Push, Wanted};
@@ -21,11 +22,11 @@ use carillon_tasks::clock;
 use carillon_telemetry::metric;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::{
-    Method, Request, Response,
+    HeaderMap, Method, Request, Response,
     body::{Body as _, Incoming},
     header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, SEC_WEBSOCKET_PROTOCOL},
 };
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, task::spawn_local};
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 
 use crate::{
@@ -34,9 +35,11 @@ use crate::{
     event,
     poll::{SETTLE_PATIENCE, poll},
     problem::{Answer, method, not_a_websocket, problem, with},
+    pusher::{Caller, key_in, send_away},
     request::{self, Query, bad},
-    stream::StreamLink,
-    websocket::WebSocketLink,
+    stream::{self, StreamLink},
+    websocket::{Speech, WebSocketLink},
+    xhr::{self, Address, Purpose, Source},
 };
 
 /// A socket whose requests led nowhere after so many times the handshake's timeout is given up.
@@ -88,8 +91,12 @@ impl Endpoint {
 
 /// What a socket becomes.
 enum Becomes {
-    WebSocket(Opening),
+    WebSocket(Opening, Speech),
+    /// A client of the Pusher protocol that is not let in.
+    Refused(Refused, Protocol),
     Stream(Opening, Form, Cors),
+    /// A request of the HTTP fallback, with the head of its answer.
+    Xhr(Source, String),
 }
 
 /// One socket and its requests.
@@ -135,7 +142,7 @@ impl Visit {
 
     /// Says whether the last request is answered by a stream.
     pub(crate) fn is_stream(&self) -> bool {
-        matches!(*self.becomes.borrow(), Some(Becomes::Stream(..)))
+        matches!(*self.becomes.borrow(), Some(Becomes::Stream(..) | Becomes::Xhr(..)))
     }
 
     /// Says whether a request led somewhere.
@@ -147,15 +154,23 @@ impl Visit {
     pub(crate) fn open(&self, socket: TcpStream, early: Bytes) -> Option<TcpStream> {
         match self.becomes.take() {
             None => return Some(socket),
-            Some(Becomes::WebSocket(opening)) => {
+            Some(Becomes::WebSocket(opening, speech)) => {
                 self.shake("websocket");
-                let link = WebSocketLink::new(socket, early, self.config.frame_max_bytes);
+                let link = WebSocketLink::new(socket, early, self.config.frame_max_bytes, speech);
                 self.worker.open(Box::new(link), opening, self.place.clone());
+            }
+            Some(Becomes::Refused(refused, protocol)) => {
+                reject("websocket", "denied");
+                spawn_local(send_away(socket, refused, protocol, self.place.clone()));
             }
             Some(Becomes::Stream(opening, form, cors)) => {
                 self.shake(if form == Form::NativeLine { "stream" } else { "sse" });
                 let link = StreamLink::new(socket, form, &joined(&opening), &cors);
                 self.worker.open(Box::new(link), opening, self.place.clone());
+            }
+            Some(Becomes::Xhr(source, head)) => {
+                self.shake("xhr");
+                spawn_local(xhr::stream(socket, head, source, self.place.clone()));
             }
         }
         None
@@ -173,9 +188,14 @@ impl Visit {
         if let Some(endpoint) = Endpoint::at(path) {
             return self.listen(endpoint, request).await;
         }
+        if let Some(address) = Address::at(path) {
+            return self.fall_back(&address, request).await;
+        }
         match (request.method(), path) {
             (&Method::GET, "/v1/ws") => self.upgrade(&request),
             (_, "/v1/ws") => method("a WebSocket begins with GET", "GET"),
+            (&Method::GET, path) if key_in(path).is_some() => self.upgrade(&request),
+            (_, path) if self.config.rest.is_some() && is_rest(path) => self.ask_rest(request).await,
             (_, path) if is_publishing(path) => {
                 let message = "this is the listener for clients; publishing is on the api listener (port 8001 by default)";
                 problem(&Refusal::new(ErrorCode::NotFound, message))
@@ -206,15 +226,11 @@ impl Visit {
                 return not_a_websocket(headers, &fault.to_string());
             }
         };
-        let development = self.config.page.is_some();
-        // Names that lead here are no matter: a browser says with every handshake from where it comes.
-        if let Some(origin) = request::foreign_origin(headers).filter(|_| development) {
-            reject("websocket", "denied");
-            // A browser does not show the answer to anybody.
-            tracing::warn!(origin, "a website of another machine was refused: this is development mode");
-            return problem(&foreign(&origin));
+        if let Some(key) = key_in(request.uri().path()) {
+            *self.becomes.borrow_mut() = Some(self.call(key, request));
+            return response;
         }
-        if let Err(refusal) = Cors::check(headers, &self.config.origins, false) {
+        if let Err(refusal) = self.website(headers) {
             reject("websocket", "denied");
             return problem(&refusal);
         }
@@ -223,8 +239,92 @@ impl Visit {
         {
             response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, value);
         }
-        *self.becomes.borrow_mut() = Some(Becomes::WebSocket(request::opening(request.uri(), headers)));
+        let opening = request::opening(request.uri(), headers);
+        *self.becomes.borrow_mut() = Some(Becomes::WebSocket(opening, Speech::Native));
         response
+    }
+
+    /// Decides on a client of the Pusher protocol.
+    fn call(&self, key: &str, request: &Request<Incoming>) -> Becomes {
+        let query = Query::of(request.uri());
+        let caller = Caller::admit(self.worker.node(), &self.place, key, query.first("protocol"));
+        match (caller, self.website(request.headers())) {
+            (Ok(caller), Ok(())) => Becomes::WebSocket(caller.opening(), Speech::Pusher(caller.dialect())),
+            (Ok(caller), Err(refusal)) => Becomes::Refused(refused(4009, &refusal.message), caller.protocol),
+            (Err((refused, protocol)), _) => Becomes::Refused(refused, protocol),
+        }
+    }
+
+    /// Looks at the website that a WebSocket is opened from.
+    fn website(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        let development = self.config.page.is_some();
+        // Names that lead here are no matter: a browser says with every handshake from where it comes.
+        if let Some(origin) = request::foreign_origin(headers).filter(|_| development) {
+            // A browser does not show the answer to anybody.
+            tracing::warn!(origin, "a website of another machine was refused: this is development mode");
+            return Err(foreign(&origin));
+        }
+        Cors::check(headers, &self.config.origins, false).map(|_cors| ())
+    }
+
+    /// Has a backend's request answered that came to the listener for clients.
+    async fn ask_rest(&self, request: Request<Incoming>) -> Answer {
+        let Some(rest) = &self.config.rest else { return problem(&Refusal::new(ErrorCode::NotFound, "")) };
+        self.served.set(true);
+        self.give(rest.takes);
+        let answer = (rest.answer)(request).await;
+        // Backends keep their connections.
+        self.give(self.config.handshake_timeout);
+        answer
+    }
+
+    /// Answers a request of the HTTP fallback of the Pusher protocol. A stream that begins is not answered here.
+    async fn fall_back(&self, address: &Address, request: Request<Incoming>) -> Answer {
+        let cors = match Cors::check(request.headers(), &self.config.origins, self.config.page.is_some()) {
+            Ok(cors) => cors,
+            Err(refusal) => {
+                reject("xhr", "denied");
+                return problem(&refusal);
+            }
+        };
+        let answer = match *request.method() {
+            Method::OPTIONS => preflight("POST, OPTIONS"),
+            Method::POST => self.relay(address, request, &cors).await,
+            _ => method("this is an endpoint to POST to", "POST, OPTIONS"),
+        };
+        self.served.set(true);
+        self.give(Duration::from_secs(answer.body().size_hint().lower() / TAKES_LEAST));
+        cors.apply(answer)
+    }
+
+    async fn relay(&self, address: &Address, request: Request<Incoming>, cors: &Cors) -> Answer {
+        let (head, body) = request.into_parts();
+        let frame_max_bytes = self.config.frame_max_bytes;
+        let body = match Limited::new(body, xhr::body_max_bytes(frame_max_bytes)).collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(fault) if fault.is::<LengthLimitError>() => {
+                let refusal = Refusal::new(ErrorCode::TooLarge, "the body is larger than a frame may be");
+                return with(problem(&refusal), CONNECTION, "close");
+            }
+            Err(_broken) => return problem(&bad("the body cannot be read".to_owned())),
+        };
+        self.give(xhr::PATIENCE);
+        if address.purpose == Purpose::Send {
+            return self.config.fallback.send(address, &body, frame_max_bytes).await;
+        }
+        let query = Query::of(&head.uri);
+        let version = query.first("protocol");
+        match self.config.fallback.receive(&self.worker, &self.place, address, version).await {
+            Err(refused) => {
+                reject("xhr", "denied");
+                xhr::turn_away(&refused)
+            }
+            Ok(source) if address.purpose == Purpose::Poll => xhr::poll(source).await,
+            Ok(source) => {
+                *self.becomes.borrow_mut() = Some(Becomes::Xhr(source, stream::head(xhr::MEDIA, cors)));
+                pending().await
+            }
+        }
     }
 
     async fn listen(&self, endpoint: Endpoint, request: Request<Incoming>) -> Answer {
@@ -308,7 +408,7 @@ fn joined(opening: &Opening) -> Vec<Wanted> {
 }
 
 /// Reads a body that names channels.
-async fn body_of(headers: &hyper::HeaderMap, body: Incoming) -> Result<Named, Refusal> {
+async fn body_of(headers: &HeaderMap, body: Incoming) -> Result<Named, Refusal> {
     let is_json =
         |media: &HeaderValue| media.to_str().is_ok_and(|media| media.starts_with("application/json"));
     if !headers.get(CONTENT_TYPE).is_none_or(is_json) {
@@ -335,6 +435,11 @@ fn passing_trouble(refusal: Refusal) -> Answer {
     let answer =
         with(with(answer, CONTENT_TYPE, "text/event-stream"), CACHE_CONTROL, "no-store, no-transform");
     with(answer, CONNECTION, "close")
+}
+
+/// Says whether this is a path of the REST API of the Pusher protocol.
+fn is_rest(path: &str) -> bool {
+    path.starts_with("/apps/") || path.starts_with("/users/")
 }
 
 /// Says whether this is a path of the publishers' listener.

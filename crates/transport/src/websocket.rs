@@ -12,6 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use carillon_dialect_native::Native;
+use carillon_dialect_pusher::Pusher;
 use carillon_model::Form;
 use carillon_node::{Heard, Link, Received, Said};
 use carillon_session::Dialect;
@@ -21,7 +22,7 @@ use tokio_tungstenite::tungstenite::{
     protocol::{Role, WebSocketConfig, WebSocketContext},
 };
 
-use crate::{edge::Edge, frame};
+use crate::{edge::Edge, frame, pusher::frames};
 
 /// What the library reserves while a message is being read.
 const READ_BUFFER_BYTES: usize = 4 * 1024;
@@ -39,7 +40,15 @@ pub(crate) struct WebSocketLink {
     codec: Option<Box<WebSocketContext>>,
     edge: Edge,
     frame_max_bytes: usize,
+    speech: Speech,
     end: End,
+}
+
+/// What is spoken over a WebSocket.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Speech {
+    Native,
+    Pusher(&'static Pusher),
 }
 
 /// How far the closing handshake is.
@@ -54,8 +63,8 @@ enum End {
 
 impl WebSocketLink {
     /// Takes a socket after its handshake, with what was read past it.
-    pub(crate) const fn new(socket: TcpStream, early: Bytes, frame_max_bytes: usize) -> Self {
-        Self { socket, early, codec: None, edge: Edge::new(), frame_max_bytes, end: End::NotYet }
+    pub(crate) const fn new(socket: TcpStream, early: Bytes, frame_max_bytes: usize, speech: Speech) -> Self {
+        Self { socket, early, codec: None, edge: Edge::new(), frame_max_bytes, speech, end: End::NotYet }
     }
 
     /// Reads what `bytes` hold and tells what was heard.
@@ -124,11 +133,17 @@ fn refuse(fault: &Error) -> Bytes {
 
 impl Link for WebSocketLink {
     fn form(&self) -> Form {
-        Form::NativeWebSocket
+        match self.speech {
+            Speech::Native => Form::NativeWebSocket,
+            Speech::Pusher(_) => Form::PusherWebSocket,
+        }
     }
 
     fn dialect(&self) -> &'static dyn Dialect {
-        &Native
+        match self.speech {
+            Speech::Native => &Native,
+            Speech::Pusher(pusher) => pusher,
+        }
     }
 
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -163,13 +178,19 @@ impl Link for WebSocketLink {
 
     fn wrap(&mut self, said: Said) -> Bytes {
         match said {
-            Said::Text(text) | Said::Goodbye(text, _) => frame::text(&text),
+            Said::Text(text) | Said::Goodbye(text, _) => frames(&text),
             Said::Ping => frame::ping(),
             Said::Close(reason) => {
                 if self.end == End::NotYet {
                     self.end = End::Said;
                 }
-                frame::close(reason.code(), reason.name())
+                match self.speech {
+                    Speech::Native => frame::close(reason.code(), reason.name()),
+                    Speech::Pusher(_) => {
+                        let (code, message) = carillon_dialect_pusher::close(reason);
+                        frame::close(code, message)
+                    }
+                }
             }
         }
     }

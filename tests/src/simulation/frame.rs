@@ -69,7 +69,19 @@ pub(super) fn write(push: &Push) -> Bytes {
         Push::Unsubscribed { channel, .. } => format!("u {channel}\n"),
         Push::Goodbye { .. } => "b\n".to_owned(),
         Push::Welcome { .. } => "w\n".to_owned(),
-        Push::Authenticated { .. } | Push::Error { .. } | Push::Ping | Push::Pong { .. } => {
+        Push::Authenticated { .. }
+        | Push::NotSubscribed { .. }
+        | Push::Came { .. }
+        | Push::Went { .. }
+        | Push::Members { .. }
+        | Push::Counted { .. }
+        | Push::Missed { .. }
+        | Push::SignedIn { .. }
+        | Push::Watched { .. }
+        | Push::Published { .. }
+        | Push::Error { .. }
+        | Push::Ping
+        | Push::Pong { .. } => {
             format!("? {push:?}\n")
         }
     };

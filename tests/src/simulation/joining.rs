@@ -5,7 +5,7 @@
 //! **Must not know:** the rules of the way.
 
 use carillon_broker::{Attached, CatchUp, RecoverError, Recovery, Step};
-use carillon_hub::{Joined, Offered, Render as _, SessionKey, Stand, Subscriber};
+use carillon_hub::{Joined, Offered, Render as _, SessionKey, Stand, Subscriber, UNTOLD};
 use carillon_model::{ChannelName, CloseReason, Form, Position, Publication, Since};
 use carillon_session::{Answer, Recovered, Reference, Wanted};
 
@@ -54,6 +54,7 @@ impl Node {
             form: Form::NativeWebSocket,
             stand,
             overflow,
+            told_after: UNTOLD,
         };
         let (seat, line, joined) = self.channels.join(&wanted.channel, subscriber);
         let seated = Seated { channel: wanted.channel.clone(), seat, line };
@@ -66,7 +67,8 @@ impl Node {
             let Some(attached) = self.memory(&wanted.channel, Since::Now, agenda) else { return };
             self.channels.stand(&wanted.channel, seat, attached.position);
             let position = Some(attached.position);
-            let answer = Answer::Joined { channel: wanted.channel, position, recovered: None, reference };
+            let (channel, recovered, members) = (wanted.channel, None, None);
+            let answer = Answer::Joined { channel, position, recovered, members, reference };
             return connection.session.handle_answer(answer);
         }
         connection.readers.push(Reader {
@@ -239,6 +241,7 @@ impl Node {
             channel: reader.channel.clone(),
             position: Some(position),
             recovered: (reader.wanted != Since::Now).then_some(recovered),
+            members: None,
             reference: reader.reference,
         });
         if let Some(effect) = connection.session.next_effect() {

@@ -225,7 +225,7 @@ impl World {
             .map(|channel| {
                 let since = self.clients[client].subscribe(*channel, &mut self.agenda);
                 self.agenda.note(|| format!("client {client} asks for channel {channel} since {since:?}"));
-                Wanted { channel: frame::name(*channel), since }
+                Wanted::new(frame::name(*channel), since)
             })
             .collect();
         self.command(client, Command::Subscribe { channels, reference: None });

@@ -220,7 +220,11 @@ impl Node {
                 let socket = connection.socket.borrow().number;
                 agenda.later(CLOSE_PATIENCE, Event::Node(self.here, NodeEvent::Gone { socket }));
             }
-            Effect::ProbePeer | Effect::Verify { .. } => {}
+            Effect::ProbePeer
+            | Effect::Verify { .. }
+            | Effect::SignIn(_)
+            | Effect::Publish(_)
+            | Effect::Members { .. } => {}
         }
     }
 

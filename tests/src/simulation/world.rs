@@ -335,6 +335,7 @@ impl World {
             channel: frame::name(channel),
             event: None,
             data: frame::data(number, bytes),
+            kind: carillon_model::DataKind::Json,
             time: UnixMillis::new(self.agenda.now / MS),
             user: None,
             exclude: Box::default(),

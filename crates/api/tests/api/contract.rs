@@ -153,6 +153,28 @@ async fn every_answer_is_one_that_the_contract_declares() {
     assert_eq!(answer.body, carillon_api::OPENAPI);
 }
 
+#[tokio::test]
+async fn every_answer_to_a_question_is_one_that_the_contract_declares() {
+    let served = Served::start(small()).await;
+    let contract = Contract::read();
+    let reader = format!("Bearer {}", served.reader_key);
+    for (template, path) in [
+        ("/v1/channels", "/v1/channels"),
+        ("/v1/channels", "/v1/channels?prefix=a%20b"),
+        ("/v1/channels/{channel}", "/v1/channels/orders.7"),
+        ("/v1/channels/{channel}", "/v1/channels/secret"),
+        ("/v1/channels/{channel}", "/v1/channels/a%20b"),
+        ("/v1/channels/{channel}/presence", "/v1/channels/orders.7/presence"),
+        ("/v1/channels/{channel}/presence", "/v1/channels/orders.7/presence?count=1"),
+        ("/v1/channels/{channel}/presence", "/v1/channels/orders.7/presence?count=2"),
+    ] {
+        for authorization in [reader.clone(), format!("Bearer {}", served.key), String::new()] {
+            let ask = Ask { method: "GET", ..Ask::post(path, b"") }.header("Authorization", authorization);
+            contract.declares(template, "get", &served.send(&ask).await);
+        }
+    }
+}
+
 #[test]
 fn the_contract_names_every_error() {
     let contract = Contract::read();

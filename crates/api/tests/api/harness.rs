@@ -8,16 +8,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use carillon_api::{Config, Publisher, Receipt};
+use carillon_api::{Cached, Channels, Config, Findings, Parts, Publisher, Question, Receipt};
 use carillon_auth::{KeyId, KeyRecord, KeyRing, Scope, keys::generate};
 use carillon_broker::{Broker, Deliver, Lost, MemoryBroker, PublishError, Shard};
 use carillon_model::{
-    ChannelPattern, ClassName, Epoch, ErrorCode, NewMessage, Publication, Refusal, RetentionClass,
+    App, AppKey, AppSpace, Apps, ChannelName, ChannelPattern, ClassName, Epoch, ErrorCode, IdKind, Member,
+    NewMessage, Publication, Refusal, RetentionClass, UserId,
 };
 use carillon_tasks::Tasks;
 use futures_util::{
     FutureExt as _,
-    future::{BoxFuture, pending},
+    future::{BoxFuture, pending, ready},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -27,6 +28,9 @@ use tokio::{
 
 /// No test waits longer than this for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The secret of the application `main`, whose key is `app-key`.
+pub(crate) const APP_SECRET: &str = "7ad3773142a6692b25b8";
 
 /// What the broker delivered.
 #[derive(Default)]
@@ -72,6 +76,52 @@ impl Publisher for Node {
         }
         .boxed()
     }
+
+    fn check(&self, _: &NewMessage) -> Result<(), Refusal> {
+        Ok(())
+    }
+}
+
+/// Channels that some subscribe to.
+impl Channels for Node {
+    fn ask(&self, question: Question, _: Instant) -> BoxFuture<'_, Findings> {
+        let all =
+            BTreeMap::from([("$user:7".to_owned(), 1), ("a".to_owned(), 2), ("orders.7".to_owned(), 3)]);
+        let mut findings = Findings { answered: 1, of: 2, ..Findings::default() };
+        match question {
+            Question::Counts { app, prefix } if app.as_str().is_empty() => {
+                findings.channels = all.into_iter().filter(|(name, _)| name.starts_with(&prefix)).collect();
+            }
+            Question::Count(channel) if channel.app().is_empty() => {
+                findings.total = all.get(channel.as_str()).copied().unwrap_or_default();
+            }
+            Question::Counts { .. }
+            | Question::Count(_)
+            | Question::Connections(_)
+            | Question::Terminate(..) => {}
+        }
+        ready(findings).boxed()
+    }
+
+    fn members(&self, channel: &ChannelName) -> Vec<Member> {
+        let member = |id: &str, info: Option<&'static str>| Member {
+            user: UserId::new(id).unwrap(),
+            kind: IdKind::Number,
+            info: info.map(bytes::Bytes::from),
+        };
+        match channel.as_str() {
+            "orders.7" => vec![member("7", Some(r#"{"name":"Ana"}"#)), member("8", None)],
+            _ => Vec::new(),
+        }
+    }
+
+    fn cached<'a>(
+        &'a self,
+        _: &'a ChannelName,
+        _: Instant,
+    ) -> BoxFuture<'a, Result<Option<Cached>, Refusal>> {
+        ready(Ok(None)).boxed()
+    }
 }
 
 fn refusal(why: PublishError) -> Refusal {
@@ -85,6 +135,9 @@ pub(crate) struct Served {
     pub(crate) key: String,
     pub(crate) slow_key: String,
     pub(crate) reader_key: String,
+    /// Keys of the second application.
+    pub(crate) second_key: String,
+    pub(crate) second_reader_key: String,
     heard: Arc<Heard>,
 }
 
@@ -109,8 +162,8 @@ impl Served {
         };
         let broker = MemoryBroker::new(Epoch::from_bits(7), &[class], heard.clone());
         let mut records = Vec::new();
-        let mut key = |id, scope, channels: &[&str], rate| {
-            let id = KeyId::new("main", id).unwrap();
+        let mut key = |app, id, scope, channels: &[&str], rate| {
+            let id = KeyId::new(app, id).unwrap();
             let fresh = generate(&id).unwrap();
             records.push(KeyRecord {
                 id,
@@ -122,14 +175,32 @@ impl Served {
             fresh.text
         };
         let all = ["a*", "orders.*", "live.*", "small.*", "stall.*", "down.*", "$user:*", "é*"];
-        let (web, slow) = (key("web", Scope::Publish, &all, 0), key("slow", Scope::Publish, &["*"], 2));
-        let reader = key("reader", Scope::Read, &["*"], 0);
+        let web = key("main", "web", Scope::Publish, &all, 0);
+        let slow = key("main", "slow", Scope::Publish, &["*"], 2);
+        let reader = key("main", "reader", Scope::Read, &["orders.*", "b*"], 0);
+        let second = key("second", "web", Scope::Publish, &["*"], 0);
+        let second_reader = key("second", "reader", Scope::Read, &["*"], 0);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let tasks = Tasks::new(tokio::runtime::Handle::current());
         let keys = Arc::new(KeyRing::new(records).unwrap());
-        carillon_api::serve(listener, config, keys, Arc::new(Node { broker }), &tasks).await;
-        Self { address, tasks, key: web, slow_key: slow, reader_key: reader, heard }
+        let node = Arc::new(Node { broker });
+        let app_key = AppKey { key: "app-key".to_owned(), secret: APP_SECRET.to_owned() };
+        let main = App { keys: vec![app_key], ..App::bare("main", AppSpace::default()) };
+        let other = App::bare("second", AppSpace::new("second").unwrap());
+        let apps = Apps::new(vec![main, other]);
+        let parts = Parts { keys, apps, publisher: Arc::clone(&node) as _, channels: node };
+        carillon_api::serve(listener, config, parts, &tasks).await;
+        Self {
+            address,
+            tasks,
+            key: web,
+            slow_key: slow,
+            reader_key: reader,
+            second_key: second,
+            second_reader_key: second_reader,
+            heard,
+        }
     }
 
     /// Returns `channel event data` of everything delivered, in order.
@@ -137,7 +208,8 @@ impl Served {
         let show = |publication: &Arc<Publication>| {
             let message = &publication.message;
             let event = message.event.as_ref().map_or("-", |event| event.as_str());
-            format!("{} {event} {}", message.channel, str::from_utf8(&message.data).unwrap())
+            let app = message.channel.app();
+            format!("{app}{} {event} {}", message.channel, str::from_utf8(&message.data).unwrap())
         };
         self.heard.0.lock().unwrap().iter().map(show).collect()
     }

@@ -7,6 +7,7 @@ fn message() -> NewMessage {
         channel: ChannelName::new("news").unwrap(),
         event: Some(EventName::new("posted").unwrap()),
         data: Bytes::from_static(br#"{"a":[1,"zwei"]}"#),
+        kind: DataKind::Json,
         time: UnixMillis::new(1_700_000_000_123),
         user: Some(UserId::new("ana").unwrap()),
         exclude: Box::new([ConnectionId::from_bits(7), ConnectionId::from_bits(u64::MAX)]),
@@ -23,7 +24,11 @@ fn assert_same(left: &NewMessage, right: &NewMessage) {
 fn a_message_reads_back() {
     let full = message();
     let bare = NewMessage { event: None, user: None, exclude: Box::default(), id: None, ..full.clone() };
-    for (message, stamp) in [(full, None), (bare, Some(Stamp { publisher: u64::MAX, count: 1 }))] {
+    let data = Bytes::from_static(br#""{\"a\":\u00fc}""#);
+    let text = NewMessage { data, kind: DataKind::Text, ..full.clone() };
+    for (message, stamp) in
+        [(full, None), (bare, Some(Stamp { publisher: u64::MAX, count: 1 })), (text, None)]
+    {
         let (read, count) = decode(message.channel.clone(), &encode(&message, stamp)).unwrap();
         assert_same(&read, &message);
         assert_eq!(count, stamp);
@@ -40,6 +45,8 @@ fn the_bytes_are_those_of_every_version() {
     let expected =
         b"\x12\x10{\"a\":[1,\"zwei\"]}\x18\xfb\xd0\x95\xff\xbc\x31\x39\x02\0\0\0\0\0\0\0\x40\xac\x02";
     assert_eq!(encode(&message, Some(stamp)).as_ref(), expected);
+    let message = NewMessage { data: Bytes::from_static(b"\"a\""), kind: DataKind::Text, ..message };
+    assert_eq!(encode(&message, None).as_ref(), b"\x12\x03\"a\"\x18\xfb\xd0\x95\xff\xbc\x31\x48\x01");
 }
 
 /// What a later version could write.
@@ -82,6 +89,10 @@ fn garbage_is_refused() {
     for data in ["", "{", "1\n", "\"\u{1}\"", "1 2", "nul"] {
         let payload = encode(&NewMessage { data: Bytes::from(data.to_owned()), ..message() }, None);
         assert_eq!(decode(channel(), &payload).unwrap_err(), Garbage::Data, "{data:?}");
+    }
+    for data in ["1", "[\"a\"]", " \"a\"", "\"a\" ", "{}", "\"", "\"a", "null"] {
+        let text = NewMessage { data: Bytes::from(data.to_owned()), kind: DataKind::Text, ..message() };
+        assert_eq!(decode(channel(), &encode(&text, None)).unwrap_err(), Garbage::Data, "{data:?}");
     }
     let broken = Later { data: Bytes::from_static(b"\"\xff\""), ..Later::default() };
     assert_eq!(decode(channel(), &broken.encode_to_vec()).unwrap_err(), Garbage::Data);

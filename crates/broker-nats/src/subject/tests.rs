@@ -2,6 +2,10 @@ use proptest::prelude::*;
 
 use super::*;
 
+fn names() -> Names {
+    Names { prefix: "gw".to_owned(), app: "main".to_owned() }
+}
+
 #[test]
 fn names_are_spelled_as_documented() {
     for (name, token) in [
@@ -14,6 +18,20 @@ fn names_are_spelled_as_documented() {
         let channel = ChannelName::any(name).unwrap();
         assert_eq!(encode(&channel), token);
         assert_eq!(decode(token), Some(channel));
+    }
+}
+
+#[test]
+fn a_channel_is_found_in_its_application() {
+    let (names, first) = (names(), ChannelName::any("a.b").unwrap());
+    let other = first.within(&AppSpace::new("shop-2").unwrap());
+    for (channel, place) in [(&first, "main.a=2Eb"), (&other, "shop-2.a=2Eb")] {
+        assert_eq!(names.place(channel), place);
+        assert_eq!(names.channel(place).as_ref(), Some(channel));
+    }
+    assert_eq!(names.live(Shard::all().nth(3).unwrap(), "shop-2.a=2Eb"), "gw.e.3.shop-2.a=2Eb");
+    for place in ["main", "main.", ".a", "Shop.a", "shop_2.a", "main.a.b", "", &names.probe()] {
+        assert_eq!(names.channel(place), None, "{place}");
     }
 }
 

@@ -15,6 +15,7 @@ fn list(epoch: u64, offsets: impl IntoIterator<Item = u64>) -> Vec<Arc<Publicati
             channel: ChannelName::new("news").unwrap(),
             event: None,
             data: Bytes::from_static(b"1"),
+            kind: carillon_model::DataKind::Json,
             time: UnixMillis::new(0),
             user: None,
             exclude: Box::default(),

@@ -13,6 +13,7 @@ fn keep(log: &mut ShardLog, channel: &str, offset: u64, data: &'static [u8]) {
         channel: ChannelName::new(channel).unwrap(),
         event: None,
         data: Bytes::from_static(data),
+        kind: carillon_model::DataKind::Json,
         time: UnixMillis::new(offset),
         user: None,
         exclude: Box::default(),

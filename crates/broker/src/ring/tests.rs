@@ -20,6 +20,7 @@ fn publication(name: u8, position: Position) -> Arc<Publication> {
         channel: channel(name),
         event: None,
         data: Bytes::from(vec![b'1'; 100]),
+        kind: carillon_model::DataKind::Json,
         time: UnixMillis::new(0),
         user: None,
         exclude: Box::default(),

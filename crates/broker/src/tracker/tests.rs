@@ -9,6 +9,7 @@ fn message(offset: u64, version: u64) -> NewMessage {
         channel: ChannelName::new("news").unwrap(),
         event: None,
         data: bytes::Bytes::from(format!("{offset}.{version}")),
+        kind: carillon_model::DataKind::Json,
         time: UnixMillis::new(0),
         user: None,
         exclude: Box::default(),

@@ -93,7 +93,7 @@ fn address_fault(server: &str) -> Option<&'static str> {
 }
 
 /// Splits `host:port`, where the host may be an IPv6 address in brackets.
-fn host_and_port(rest: &str) -> (&str, Option<&str>) {
+pub(super) fn host_and_port(rest: &str) -> (&str, Option<&str>) {
     if let Some((host, after)) = rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         return (host, after.strip_prefix(':').or((!after.is_empty()).then_some(after)));
     }

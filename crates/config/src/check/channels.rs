@@ -6,9 +6,11 @@
 
 use std::collections::BTreeMap;
 
-use carillon_model::{Access, ChannelPattern, ChannelRule, ClassName, Keeping, Overflow, RetentionClass};
+use carillon_model::{
+    Access, Apps, ChannelPattern, ChannelRule, ChannelRules, ClassName, Keeping, Overflow, RetentionClass,
+};
 
-use crate::reader::Reader;
+use crate::{reader::Reader, table::CACHE};
 
 pub(super) fn history(reader: &mut Reader) -> Option<Vec<RetentionClass>> {
     let names = reader.values.classes.clone();
@@ -55,6 +57,15 @@ pub(super) fn rules(reader: &mut Reader) -> Option<Vec<ChannelRule>> {
     }
     tokens_are_possible(reader, &rules);
     (rules.len() == sections.len()).then_some(rules)
+}
+
+/// Gives cache channels their class where somebody can join one: only Pusher clients are sent what it keeps.
+pub(super) fn with_cache(rules: Vec<ChannelRule>, apps: &Apps) -> ChannelRules {
+    let rules = ChannelRules::new(rules);
+    if apps.all().iter().all(|app| app.keys.is_empty()) {
+        return rules;
+    }
+    rules.with_cache(ClassName::new(CACHE).expect("`cache` is a class's name"))
 }
 
 /// A rule that asks for tokens needs something to check them with.

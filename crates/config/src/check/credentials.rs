@@ -14,16 +14,22 @@ use crate::{
     reader::Reader,
 };
 
-/// Shorter secrets of HS256 can be guessed from one token (RFC 7518, 3.2).
-const SECRET_MIN_BYTES: usize = 32;
+/// Shorter secrets of HS256 can be guessed from one token (RFC 7518, 3.2). One of fewer different characters was typed,
+/// not drawn: 32 hexadecimal digits have 14 on average.
+const LEAST: Least = Least { bytes: 32, characters: 8 };
 /// A larger file is not a secret.
-const SECRET_FILE_MAX_BYTES: u64 = 4096;
+pub(super) const SECRET_FILE_MAX_BYTES: u64 = 4096;
 
 /// What examples and templates carry in the place of a secret, in lower case.
 const SAMPLES: &[&str] =
     &["changeme", "change-me", "change_me", "your-256-bit", "at-least-256-bit", "your-secret", "your_secret"];
-/// A secret of fewer different characters was typed, not drawn: 32 hexadecimal digits have 14 on average.
-const SECRET_MIN_CHARACTERS: usize = 8;
+
+/// The least that a secret has.
+pub(super) struct Least {
+    pub(super) bytes: usize,
+    /// How many of its characters differ.
+    pub(super) characters: usize,
+}
 
 pub(super) fn auth(reader: &mut Reader) -> Option<Auth> {
     let token_secret = token_secret(reader);
@@ -50,7 +56,7 @@ fn token_secret(reader: &mut Reader) -> Option<Secret> {
             }
         },
     };
-    match weakness(secret.expose()) {
+    match weakness(secret.expose(), &LEAST) {
         Some(weakness) => reader.fault(path, weakness),
         None => return Some(secret),
     }
@@ -58,7 +64,7 @@ fn token_secret(reader: &mut Reader) -> Option<Secret> {
 }
 
 /// Says why a secret must not be used.
-fn weakness(secret: &str) -> Option<String> {
+pub(super) fn weakness(secret: &str, least: &Least) -> Option<String> {
     let bytes = secret.len();
     let lower = secret.to_ascii_lowercase();
     let characters: BTreeSet<_> = secret.chars().collect();
@@ -69,9 +75,9 @@ fn weakness(secret: &str) -> Option<String> {
         || ["secret", "password", "test"].contains(&&*lower)
     {
         Some(format!("this is a sample, not a secret; {drawn}"))
-    } else if bytes < SECRET_MIN_BYTES {
-        Some(format!("a secret has at least {SECRET_MIN_BYTES} bytes, this one has {bytes}; {drawn}"))
-    } else if characters.len() < SECRET_MIN_CHARACTERS || (1..=bytes / 2).any(|unit| repeats(&unit)) {
+    } else if bytes < least.bytes {
+        Some(format!("a secret has at least {} bytes, this one has {bytes}; {drawn}", least.bytes))
+    } else if characters.len() < least.characters || (1..=bytes / 2).any(|unit| repeats(&unit)) {
         Some(format!("this text repeats itself and can be guessed; {drawn}"))
     } else {
         None
@@ -127,7 +133,11 @@ fn key(reader: &mut Reader, at: &str) -> Option<KeyRecord> {
 }
 
 /// Reads every text of a list; the first that cannot be read is the fault.
-fn each<T>(reader: &mut Reader, path: &str, read: impl Fn(&str) -> Result<T, String>) -> Option<Vec<T>> {
+pub(super) fn each<T>(
+    reader: &mut Reader,
+    path: &str,
+    read: impl Fn(&str) -> Result<T, String>,
+) -> Option<Vec<T>> {
     let texts = reader.texts(path)?;
     let all: Result<Vec<T>, String> = texts.iter().map(|text| read(text)).collect();
     all.map_err(|expectation| reader.fault(path, expectation)).ok()

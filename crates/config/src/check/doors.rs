@@ -34,11 +34,12 @@ pub(super) fn api(reader: &mut Reader) -> Option<Api> {
     let deadline = reader.duration("api.deadline");
     let body_max_bytes = reader.size("api.body_max");
     let max_connections = reader.count("api.max_connections");
-    if listen.is_some_and(|listen| !listen.ip().is_loopback()) && reader.values.list("keys").is_empty() {
+    let pusher_on_public = reader.flag("api.pusher_on_public");
+    if listen.is_some_and(|listen| !listen.ip().is_loopback()) && nobody_publishes(reader) {
         reader.fault(
             "api.listen",
-            "other machines can reach this address, and without a key none could publish: add [[keys]], or listen on \
-             127.0.0.1",
+            "other machines can reach this address, and without a key none could publish: add [[keys]], or keys of \
+             [[apps]], or listen on 127.0.0.1",
         );
     }
     Some(Api {
@@ -46,7 +47,15 @@ pub(super) fn api(reader: &mut Reader) -> Option<Api> {
         deadline: deadline?,
         body_max_bytes: body_max_bytes?,
         max_connections: max_connections?,
+        pusher_on_public: pusher_on_public?,
     })
+}
+
+/// Says whether there is no key at all.
+fn nobody_publishes(reader: &Reader) -> bool {
+    let of_apps =
+        |at: &String| ["keys", "keys_file"].iter().any(|key| reader.is_given(&format!("{at}.{key}")));
+    reader.values.list("keys").is_empty() && !reader.values.list("apps").iter().any(of_apps)
 }
 
 pub(super) fn admin(reader: &mut Reader) -> Option<Admin> {

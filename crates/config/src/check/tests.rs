@@ -1,8 +1,9 @@
+mod apps;
 mod refusals;
 
 use std::fmt::Write as _;
 
-use carillon_model::{Access, ChannelName};
+use carillon_model::{Access, AppLimits, ChannelName};
 
 use super::*;
 use crate::{
@@ -72,7 +73,10 @@ fn the_least_that_starts_has_every_default() {
     assert!(matches!(config.broker, Broker::Memory) && config.keys.is_empty() && !config.dev);
     assert!(config.auth.token_secret.is_none() && config.classes_in_use().is_empty());
     let names: Vec<_> = config.history.iter().map(|class| class.name.to_string()).collect();
-    assert_eq!(names, ["long", "short"]);
+    assert_eq!(names, ["cache", "long", "short"]);
+    assert!(!config.api.pusher_on_public && config.webhooks.egress.is_empty());
+    let [app] = config.apps.all() else { panic!("{:?}", config.apps) };
+    assert!(app.id == "main" && app.keys.is_empty() && app.enabled);
 }
 
 #[test]
@@ -83,8 +87,12 @@ fn development_mode_listens_on_loopback_only() {
     }
     let rule = config.channels.find(&ChannelName::new("orders.7").unwrap()).unwrap();
     assert_eq!(rule.access, Access::Public);
-    assert!(config.dev && matches!(config.broker, Broker::Memory));
+    assert!(config.dev && matches!(config.broker, Broker::Memory) && config.api.pusher_on_public);
     assert_eq!(config.classes_in_use().len(), 1);
+    let [app] = config.apps.all() else { panic!("{:?}", config.apps) };
+    assert_eq!((app.id.as_str(), app.secret_of("dev-key")), ("1", Some("dev-secret")));
+    assert!(app.enabled && app.client_events && !app.subscription_count && !app.watchlist);
+    assert_eq!((app.limits, app.space.as_str()), (AppLimits::default(), ""));
 }
 
 /// A file in which every key of the table is written; `instead` replaces the value of one.
@@ -112,13 +120,22 @@ fn sample(path: &str, key: &crate::table::Key) -> Option<String> {
     let quoted = |text: &str| Some(format!("{text:?}"));
     match path {
         "auth.token_secret" => return quoted(SECRET),
-        "auth.token_secret_file" | "broker.nats.user" | "broker.nats.password" | "broker.nats.token" => {
+        "auth.token_secret_file"
+        | "apps[0].keys_file"
+        | "broker.nats.user"
+        | "broker.nats.password"
+        | "broker.nats.token" => {
             return None;
         }
         "keys[0].id" => return quoted("shop_web"),
         "keys[0].secret_sha256" => return quoted(HASH),
         "keys[0].scopes" => return Some("[\"publish\", \"read\"]".to_owned()),
         "keys[0].channels" => return Some("[\"orders.*\", \"$user:*\"]".to_owned()),
+        "apps[0].id" => return quoted("shop"),
+        "apps[0].keys" => return Some(format!("[\"key:{SECRET}\"]")),
+        "apps[0].webhooks" => return Some("[\"https://example.com/told\"]".to_owned()),
+        "apps[0].webhook_events" => return Some("[\"presence\"]".to_owned()),
+        "webhooks.egress" => return Some("[\"10.0.0.0/8\", \"fd00::/8\"]".to_owned()),
         "channels[0].history" => return quoted("mine"),
         "broker.nats.replicas" => return Some("3".to_owned()),
         _ => {}
@@ -129,9 +146,15 @@ fn sample(path: &str, key: &crate::table::Key) -> Option<String> {
         (_, Kind::Size { max, .. }) => quoted(&crate::unit::show_size(max)),
         (_, Kind::Count { max, .. }) => Some(max.to_string()),
         (_, Kind::Text { .. }) => quoted("text"),
-        (_, Kind::Address | Kind::Flag | Kind::Choice(_) | Kind::Secret { .. } | Kind::Texts { .. }) => {
-            panic!("{path} needs a sample")
-        }
+        (
+            _,
+            Kind::Address
+            | Kind::Flag
+            | Kind::Choice(_)
+            | Kind::Secret { .. }
+            | Kind::Texts { .. }
+            | Kind::Secrets { .. },
+        ) => panic!("{path} needs a sample"),
     }
 }
 
@@ -153,6 +176,8 @@ fn paths() -> Vec<(String, &'static crate::table::Key)> {
 fn every_key_of_the_table_is_read_and_checked() {
     let config = load(&everything(None), &[]).unwrap_or_else(|faults| panic!("{faults}"));
     assert_eq!(config.classes_in_use()[0].name.as_str(), "mine");
+    // What the table says is what the model says.
+    assert_eq!(config.apps.first().limits, AppLimits::default());
     for (path, key) in paths() {
         // A kind that no key has.
         for wrong in ["1979-05-27", "{ a = 1 }", "[[1]]", "-1.5"] {
@@ -168,7 +193,7 @@ fn every_key_of_the_table_is_read_and_checked() {
             Kind::Choice(_) => &["\"other\"", "\"\"", "true"],
             Kind::Address => &["\"localhost:80\"", "\":80\"", "8000", "\"1.2.3.4\"", "\"1.2.3.4:65536\""],
             Kind::Text { .. } | Kind::Secret { .. } => &["\"\"", "\"a\\u0000b\"", "\"a\\nb\"", "5"],
-            Kind::Texts { .. } => &["[]", "[1]", "\"text\"", "[\"\"]"],
+            Kind::Texts { .. } | Kind::Secrets { .. } => &["[]", "[1]", "\"text\"", "[\"\"]"],
         };
         for wrong in outside {
             let faults = load(&everything(Some((&path, wrong))), &[]).expect_err(&path);
@@ -196,7 +221,7 @@ fn every_row_is_well_formed() {
                 Kind::Text { max_bytes } | Kind::Secret { max_bytes } => {
                     assert!(max_bytes > 0, "{}", key.name)
                 }
-                Kind::Texts { max } => assert!(max > 0, "{}", key.name),
+                Kind::Texts { max } | Kind::Secrets { max } => assert!(max > 0, "{}", key.name),
                 Kind::Choice(words) => assert!(!words.is_empty(), "{}", key.name),
                 Kind::Address | Kind::Flag => {}
             }
@@ -267,7 +292,8 @@ fn the_environment_wins() {
     let config = load(&format!("[client]\nheartbeat = \"1s\"\n{RULE}"), &env).unwrap();
     assert_eq!(config.client.heartbeat.as_secs(), 20);
     assert_eq!(config.public.max_connections.get(), 7);
-    assert_eq!(config.history[1].max_age.as_secs(), 300);
+    let short = config.history.iter().find(|class| class.name.as_str() == "short").unwrap();
+    assert_eq!(short.max_age.as_secs(), 300);
     assert!(matches!(config.broker, Broker::Nats(nats) if nats.servers.len() == 2));
 }
 

@@ -35,7 +35,7 @@ const GIB: u64 = 1 << 30;
 const TEXT: Kind = Kind::Text { max_bytes: 256 };
 const FILE: Kind = Kind::Text { max_bytes: 4096 };
 
-use Kind::{Address, Choice, Flag, Texts};
+use Kind::{Address, Choice, Flag, Secrets, Texts};
 use Preset::{Absent, Is, Required};
 
 /// Every section, in the order of the reference.
@@ -91,6 +91,13 @@ pub(crate) static SECTIONS: &[Section] = &[
                 count(1, 1_000_000),
                 Is("4096"),
                 "Connections of publishers at most; further ones are refused.",
+            ),
+            key(
+                "pusher_on_public",
+                Flag,
+                Is("false"),
+                "Whether the REST API of applications, `/apps/…`, answers on the public listener, too. Laravel and \
+                 Pusher's SDKs have one host for it and for clients. `carillon dev` has it on.",
             ),
         ],
     },
@@ -225,7 +232,8 @@ pub(crate) static SECTIONS: &[Section] = &[
                 "id",
                 Kind::Text { max_bytes: 65 },
                 Required,
-                "Application and key id, such as `shop_web`: the two words after `crl_` in the key. Unique.",
+                "Application and key id, such as `shop_web`: the two words after `crl_` in the key. Unique. Where there \
+                 are `[[apps]]`, the application is one of theirs, and the key is for its channels.",
             ),
             key(
                 "secret_sha256",
@@ -247,6 +255,152 @@ pub(crate) static SECTIONS: &[Section] = &[
             ),
             key("rate", count(1, 1_000_000), Absent, "Publications a second at most. When absent: no limit."),
         ],
+    },
+    Section {
+        path: "apps",
+        shape: Shape::List,
+        doc: "Applications, each with channels of its own: the same name in two applications is two channels. Clients \
+              and backends of the Pusher protocol name an application by its key. Native clients, and API keys of no \
+              other, belong to the first. Without any there is one, `main`, that Pusher clients cannot use.",
+        keys: &[
+            key(
+                "id",
+                Kind::Text { max_bytes: 32 },
+                Required,
+                "What it is called in paths, in API keys and in the broker: `a-z`, `0-9` and `-`. Unique. To rename an \
+                 application, or to put another first, is to lose what was kept of its channels.",
+            ),
+            key(
+                "keys",
+                Secrets { max: 16 },
+                Absent,
+                "Its keys and their secrets, each `key:secret`; a key is made of letters, digits, `-` and `_`, a secret \
+                 has at least 16 bytes. All are good; the first signs webhooks. When absent, and no file is given, it \
+                 has no Pusher clients.",
+            ),
+            key(
+                "keys_file",
+                FILE,
+                Absent,
+                "File that holds them, one `key:secret` a line; a relative path begins at the folder of the \
+                 configuration file. Instead of `keys`.",
+            ),
+            key(
+                "enabled",
+                Flag,
+                Is("true"),
+                "Whether it is served. Otherwise Pusher clients get 4003, and backends 403.",
+            ),
+            key(
+                "client_events",
+                Flag,
+                Is("false"),
+                "Whether clients may send `client-` events to each other on private and presence channels.",
+            ),
+            key(
+                "subscription_count",
+                Flag,
+                Is("false"),
+                "Whether a channel's subscribers are told how many they are.",
+            ),
+            key(
+                "watchlist",
+                Flag,
+                Is("false"),
+                "Whether users are told which users of their watchlist are online.",
+            ),
+            key(
+                "subscription_errors",
+                Flag,
+                Is("true"),
+                "Whether a refused subscription is told as `pusher:subscription_error` on the channel, too.",
+            ),
+            key(
+                "max_connections",
+                count(1, 10_000_000),
+                Absent,
+                "Its clients' connections to one node at most; further ones are closed with 4004. When absent: as many \
+                 as the node takes.",
+            ),
+            key(
+                "authorize_within",
+                time(secs(1), secs(3600)),
+                Absent,
+                "Time in which a client must sign in or join a private or presence channel before it is closed with \
+                 4009. When absent: never.",
+            ),
+            key(
+                "event_data_max",
+                size(64, MIB),
+                Is("10KiB"),
+                "Largest data of an event. The `message_max` of the channel's rule holds, too.",
+            ),
+            key("channels_per_event", count(1, 1000), Is("100"), "Channels of one event at most."),
+            key("events_per_batch", count(1, 1000), Is("10"), "Events of one batch at most."),
+            key(
+                "channel_name_max",
+                count(16, 200),
+                Is("164"),
+                "Characters of a channel's name, its prefix included, at most.",
+            ),
+            key(
+                "presence_members_max",
+                count(1, 10_000),
+                Is("100"),
+                "Members of a presence channel at most.",
+            ),
+            key(
+                "presence_member_max",
+                size(64, 64 * KIB),
+                Is("1KiB"),
+                "Largest `channel_data` of a member of a presence channel.",
+            ),
+            key("watchlist_max", count(1, 1000), Is("100"), "Users that one user watches at most."),
+            key(
+                "client_event_rate",
+                count(1, 1000),
+                Is("10"),
+                "Client events of one connection in a second at most.",
+            ),
+            key(
+                "clock_skew",
+                time(secs(1), secs(86_400)),
+                Is("10m"),
+                "A backend's request whose time is as far as this from ours, or farther, is refused.",
+            ),
+            key(
+                "webhooks",
+                Texts { max: 10 },
+                Absent,
+                "Addresses that are told of the application's channels, each `https://…` or `http://…`. When absent: \
+                 none.",
+            ),
+            key(
+                "webhook_events",
+                Texts { max: 5 },
+                Absent,
+                "What they are told: `channel_existence`, `presence`, `client_events`, `cache_channels`, \
+                 `subscription_count`. When absent: all of it.",
+            ),
+            key(
+                "webhook_batch",
+                Flag,
+                Is("false"),
+                "Whether several events may go in one request, half a second after the first or 50 at a time.",
+            ),
+        ],
+    },
+    Section {
+        path: "webhooks",
+        shape: Shape::Once,
+        doc: "What all applications' webhooks have in common.",
+        keys: &[key(
+            "egress",
+            Texts { max: 100 },
+            Absent,
+            "Networks, such as `10.1.0.0/16`, that webhooks may reach although they are not public. When absent: only \
+             public addresses are reached.",
+        )],
     },
     Section {
         path: "broker",
@@ -318,20 +472,21 @@ pub(crate) static SECTIONS: &[Section] = &[
     Section {
         path: "history",
         shape: Shape::Named,
-        doc: "Classes of history: how long and how much of a channel is kept. `short` and `long` exist without being \
-              written; a key that is written for them replaces theirs.",
+        doc: "Classes of history: how long and how much of a channel is kept. `short`, `long` and `cache` exist without \
+              being written; a key that is written for them replaces theirs. Where an application has keys, `cache` is \
+              that of cache channels whose rule names no class.",
         keys: &[
             key(
                 "max_age",
                 time(secs(1), secs(30 * 86_400)),
                 Required,
-                "Messages older than this are dropped. `short` has 10m, `long` has 24h.",
+                "Messages older than this are dropped. `short` has 10m, `long` has 24h, `cache` has 30m.",
             ),
             key(
                 "max_messages",
                 count(1, 100_000),
                 Required,
-                "Messages kept of one channel at most. `short` has 100, `long` has 1000.",
+                "Messages kept of one channel at most. `short` has 100, `long` has 1000, `cache` has 1.",
             ),
             key(
                 "max_bytes",

@@ -11,12 +11,12 @@ fn refused(frame: &str) -> (ErrorCode, Option<Reference>, String) {
 
 #[test]
 fn channels_are_named_one_by_one_or_together() {
-    let now = |channel: &str| Wanted { channel: name(channel), since: Since::Now };
+    let now = |channel: &str| Wanted::new(name(channel), Since::Now);
     assert_eq!(
         command(r#"{"type":"subscribe","channel":"a","ref":7,"unknown":[1]}"#),
         Ok(Command::Subscribe { channels: vec![now("a")], reference: Some(7) })
     );
-    let past = Wanted { channel: name("b"), since: Since::After("abcd12-9".parse().unwrap()) };
+    let past = Wanted::new(name("b"), Since::After("abcd12-9".parse().unwrap()));
     assert_eq!(
         command(r#"{"type":"subscribe","channels":["a",{"channel":"b","since":"abcd12-9"}]}"#),
         Ok(Command::Subscribe { channels: vec![now("a"), past], reference: None })
@@ -71,9 +71,24 @@ fn the_reference_is_echoed_when_another_member_is_wrong() {
 #[test]
 fn unknown_types_and_missing_features_differ() {
     assert_eq!(refused(r#"{"type":"shout"}"#).0, ErrorCode::UnknownType);
-    for later in ["publish", "history", "presence", "call"] {
+    for later in ["publish", "history", "call"] {
         assert_eq!(refused(&format!(r#"{{"type":"{later}"}}"#)).0, ErrorCode::NotEnabled);
     }
+}
+
+#[test]
+fn presence_is_asked_for_with_a_subscription_and_about_one_channel() {
+    let wanted = |frame: &str| match command(frame) {
+        Ok(Command::Subscribe { channels, .. }) => {
+            channels.into_iter().map(|wanted| wanted.presence).collect::<Vec<_>>()
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(wanted(r#"{"type":"subscribe","channels":["a","b"],"presence":true}"#), [true, true]);
+    assert_eq!(wanted(r#"{"type":"subscribe","channel":"a"}"#), [false]);
+    let members = Command::Members { channel: name("presence-a"), reference: Some(3) };
+    assert_eq!(command(r#"{"type":"presence","channel":"presence-a","ref":3}"#), Ok(members));
+    assert_eq!(refused(r#"{"type":"presence","channels":["a","b"]}"#).0, ErrorCode::BadRequest);
 }
 
 #[test]
@@ -95,7 +110,7 @@ fn a_cursor_gives_each_channel_its_own_place() {
     let mut cursor = Cursor::default();
     cursor.stand(&name("a"), "abcd12-9".parse().unwrap());
     let text = cursor.text();
-    let wanted = |channel: &str, since| Wanted { channel: name(channel), since };
+    let wanted = |channel: &str, since| Wanted::new(name(channel), since);
     let after = Since::After("abcd12-9".parse().unwrap());
     let frame = |since: &str| {
         format!(

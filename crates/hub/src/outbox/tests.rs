@@ -54,6 +54,7 @@ fn line(number: usize) -> Line {
             form: carillon_model::Form::NativeWebSocket,
             stand: crate::Stand::Live,
             overflow: carillon_model::Overflow::Close,
+            told_after: crate::UNTOLD,
         };
         given = Some(channels.join(&channel, subscriber).1);
     }

@@ -13,6 +13,7 @@ fn delivery(channel: &str, offset: u64) -> Arc<Delivery> {
         channel: name(channel),
         event: None,
         data: Bytes::from_static(b"1"),
+        kind: carillon_model::DataKind::Json,
         time: UnixMillis::new(0),
         user: None,
         exclude: Box::default(),
@@ -31,7 +32,9 @@ fn shown(mailbox: &Mailbox, budget: usize) -> Vec<String> {
             format!("{}@{}", publication.message.channel, publication.position.unwrap().offset)
         }
         Mail::Missed(channel, position, _) => format!("gap {channel}@{}", position.unwrap().offset),
-        other @ (Mail::Accepted(..) | Mail::Drain(_) | Mail::Cut) => format!("{other:?}"),
+        Mail::Changed(change) => format!("change {}", change.turn),
+        Mail::Overlooked(channel) => format!("overlooked {channel}"),
+        other @ (Mail::Asked(..) | Mail::Accepted(..) | Mail::Drain(_) | Mail::Cut) => format!("{other:?}"),
     };
     mail.into_iter().map(show).collect()
 }
@@ -92,4 +95,24 @@ async fn publishers_wait_for_room_and_are_woken_when_there_is() {
     assert_eq!(shown(&mailbox, 1).len(), 1);
     woken.await;
     assert!(!mailbox.is_crowded());
+}
+
+#[test]
+fn changes_that_do_not_fit_leave_one_notice_for_each_channel() {
+    let mailbox = Mailbox::new(2, Arc::default());
+    let change = |channel: &str, turn| {
+        let channel = ChannelName::new(channel).unwrap();
+        Arc::new(Change { channel, what: crate::crowd::Changed::Counted(turn), turn })
+    };
+    assert_eq!(mailbox.change(&change("a", 1)), Delivered::Queued);
+    assert_eq!(mailbox.change(&change("a", 2)), Delivered::Queued);
+    for turn in 3..9 {
+        assert_eq!(mailbox.change(&change("a", turn)), Delivered::Dropped);
+        assert_eq!(mailbox.change(&change("b", turn)), Delivered::Dropped);
+    }
+    // Deliveries have room of their own.
+    assert_eq!(mailbox.deliver(delivery("a", 1)), Delivered::Queued);
+    assert_eq!(shown(&mailbox, 10), ["change 1", "change 2", "overlooked a", "overlooked b", "a@1"]);
+    assert_eq!(mailbox.change(&change("a", 9)), Delivered::Queued);
+    assert_eq!(shown(&mailbox, 10), ["change 9"]);
 }

@@ -30,6 +30,7 @@ fn publication(channel: &str, id: Option<&str>) -> Arc<Publication> {
         channel: name(channel),
         event: None,
         data: Bytes::from_static(b"1"),
+        kind: carillon_model::DataKind::Json,
         time: UnixMillis::new(0),
         user: None,
         exclude: Box::default(),
@@ -50,7 +51,13 @@ fn gaps(router: &Router, worker: usize) -> Vec<(String, Option<u64>)> {
         Mail::Missed(channel, position, _) => {
             (channel.as_str().to_owned(), position.map(|position| position.offset.get()))
         }
-        Mail::Deliver(_) | Mail::Accepted(..) | Mail::Drain(_) | Mail::Cut => panic!("{mail:?}"),
+        Mail::Deliver(_)
+        | Mail::Changed(_)
+        | Mail::Overlooked(_)
+        | Mail::Asked(..)
+        | Mail::Accepted(..)
+        | Mail::Drain(_)
+        | Mail::Cut => panic!("{mail:?}"),
     });
     let mut told: Vec<_> = told.collect();
     told.sort();

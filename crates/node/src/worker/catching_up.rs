@@ -16,7 +16,7 @@ use carillon_hub::{Offered, Origin, SessionKey};
 use carillon_model::{
     ChannelName, ClassName, CloseReason, Overflow, Position, Publication, ReplayLimits, Since, Unrecovered,
 };
-use carillon_session::{Answer, Push, Recovered, Reference, Wanted};
+use carillon_session::{Push, Recovered, Reference, Wanted};
 use carillon_tasks::clock;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 
@@ -66,6 +66,7 @@ impl Worker {
         class: ClassName,
         overflow: Overflow,
         wanted: &Wanted,
+        is_member: bool,
         reference: Option<Reference>,
     ) {
         let now = clock::now();
@@ -75,6 +76,7 @@ impl Worker {
             seat: seated.seat,
             line: seated.line,
             overflow,
+            is_member,
             reference,
             catchup: CatchUp::new(wanted.since, ReplayLimits::default()),
             asked: None,
@@ -208,16 +210,13 @@ impl Worker {
         shown::subscribed("ok");
         shown::recovered(recovered);
         let (channel, reference) = (reader.channel.clone(), reader.reference);
-        let recovered = Some(recovered);
-        connection.session.handle_answer(Answer::Joined {
-            channel,
-            position: Some(position),
-            recovered,
-            reference,
-        });
+        let decided = connection.session.decided();
+        self.joined(connection, channel, Some(position), Some(recovered), reader.is_member, reference);
         // The answer alone: whatever else the session has decided comes in its turn.
-        if let Some(effect) = connection.session.next_effect() {
-            self.carry(key, connection, effect, now);
+        for _part in decided..connection.session.decided() {
+            if let Some(effect) = connection.session.next_effect() {
+                self.carry(key, connection, effect, now);
+            }
         }
     }
 

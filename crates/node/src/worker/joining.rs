@@ -7,13 +7,18 @@
 use std::time::Instant;
 
 use carillon_broker::AttachError;
-use carillon_hub::{Joined, Left, SessionKey, Stand, Subscriber};
-use carillon_model::{ChannelName, Keeping, Overflow, Position, ReplayLimits, Since, Unrecovered};
-use carillon_session::{Answer, Recovered, Reference, Wanted, may_subscribe};
+use carillon_hub::{Joined, Left, SessionKey, Stand, Subscriber, UNTOLD};
+use carillon_model::{
+    ChannelKind, ChannelName, ErrorCode, Keeping, Overflow, Position, Refusal, ReplayLimits, Since,
+    Unrecovered,
+};
+use carillon_session::{Answer, Push, Recovered, Reference, Wanted, may_subscribe};
 
 use crate::{
     connection::{Connection, Seated},
+    crowd::View,
     shown,
+    tell::Told,
     worker::Worker,
 };
 
@@ -21,7 +26,8 @@ impl Worker {
     /// A client with a token also hears what is published to its user.
     pub(super) fn join_user(&self, key: SessionKey, connection: &mut Connection) {
         if let Some(user) = connection.session.identity().map(|identity| identity.user.clone())
-            && let Ok(channel) = ChannelName::of_user(&user)
+            && let Ok(channel) =
+                ChannelName::of_user(&user).map(|channel| channel.within(&connection.app.space))
             && !connection.seats.iter().any(|seated| seated.channel == channel)
         {
             self.sit(key, connection, &channel, Stand::Live, Overflow::Close);
@@ -36,42 +42,51 @@ impl Worker {
         reference: Option<Reference>,
         now: Instant,
     ) {
-        let rule = self.node.router().rules().find(&wanted.channel);
-        let rule = match may_subscribe(&wanted.channel, rule, connection.session.identity()) {
-            Ok(rule) => rule,
-            Err(refusal) => {
-                shown::subscribed("denied");
-                let answer = Answer::Refused { channel: wanted.channel, refusal, reference };
-                return connection.session.handle_answer(answer);
-            }
+        let permit = match self.permit(connection, &wanted) {
+            Ok(permit) => permit,
+            Err(refusal) => return Self::refuse_join(connection, wanted.channel, refusal, reference),
         };
-        match &rule.keeping {
+        // A client that connects before the broker was reached is subscribed as soon as that can be done, without
+        // having to ask again.
+        let waits = matches!(permit.keeping, Keeping::Durable(_))
+            && (!self.node.broker_was_reached() || !Self::has_reader_free(connection));
+        if waits {
+            connection.wishes.push((wanted, reference));
+            return self.waiting.set(true);
+        }
+        let is_member = permit.member.is_some();
+        if let Some(member) = permit.member {
+            let (id, most) = (connection.session.id(), connection.app.limits.presence_members);
+            if self.crowd().join(&wanted.channel, id, member, most).is_err() {
+                let message = format!("Presence channel {} has its {most} members already", wanted.channel);
+                let refusal = Refusal::new(ErrorCode::LimitExceeded, message);
+                return Self::refuse_join(connection, wanted.channel, refusal, reference);
+            }
+        }
+        let overflow = permit.overflow;
+        match permit.keeping {
             Keeping::Live => {
-                self.sit(key, connection, &wanted.channel, Stand::Live, rule.overflow);
+                self.sit(key, connection, &wanted.channel, Stand::Live, overflow);
                 // Nothing is kept, whatever place in the past is named.
                 let recovered = (wanted.since != Since::Now).then_some(Recovered::No(Unrecovered::Expired));
-                self.joined(connection, wanted.channel, None, recovered, reference);
-            }
-            // A client that connects before the broker was reached is subscribed as soon as that can be done, without
-            // having to ask again.
-            Keeping::Durable(_) if !self.node.broker_was_reached() || !Self::has_reader_free(connection) => {
-                connection.wishes.push((wanted, reference));
-                self.waiting.set(true);
+                shown::subscribed("ok");
+                self.joined(connection, wanted.channel, None, recovered, is_member, reference);
             }
             Keeping::Durable(class) => {
-                let seated = self.sit(key, connection, &wanted.channel, Stand::Behind, rule.overflow);
+                let seated = self.sit(key, connection, &wanted.channel, Stand::Behind, overflow);
                 if wanted.since != Since::Now {
-                    self.begin_reader(connection, &seated, class.clone(), rule.overflow, &wanted, reference);
+                    self.begin_reader(connection, &seated, class, overflow, &wanted, is_member, reference);
                     return self.advance_readers(key, connection, now);
                 }
                 // Read after the node wants the channel: what follows is delivered here.
                 let attached =
-                    self.node.broker().attach(class, &wanted.channel, Since::Now, ReplayLimits::default());
+                    self.node.broker().attach(&class, &wanted.channel, Since::Now, ReplayLimits::default());
                 match attached {
                     Ok(attached) => {
                         let position = attached.position;
                         self.channels.borrow_mut().stand(&wanted.channel, seated.seat, position);
-                        self.joined(connection, wanted.channel, Some(position), None, reference);
+                        shown::subscribed("ok");
+                        self.joined(connection, wanted.channel, Some(position), None, is_member, reference);
                     }
                     Err(AttachError::Unavailable) => {
                         self.leave(connection, &wanted.channel);
@@ -83,16 +98,44 @@ impl Worker {
         }
     }
 
-    fn joined(
+    fn refuse_join(
+        connection: &mut Connection,
+        channel: ChannelName,
+        refusal: Refusal,
+        reference: Option<Reference>,
+    ) {
+        shown::subscribed(if refusal.code == ErrorCode::LimitExceeded { "limit" } else { "denied" });
+        connection.session.handle_answer(Answer::Refused { channel, refusal, reference });
+    }
+
+    /// Answers a wish to join, with who is there and how many, and has the client told of what changes from here on.
+    pub(super) fn joined(
         &self,
         connection: &mut Connection,
         channel: ChannelName,
         position: Option<Position>,
         recovered: Option<Recovered>,
+        is_member: bool,
         reference: Option<Reference>,
     ) {
-        shown::subscribed("ok");
-        connection.session.handle_answer(Answer::Joined { channel, position, recovered, reference });
+        let is_pusher = connection.link.form().is_pusher();
+        let members = is_member.then(|| {
+            let view = self.crowd().members(&channel);
+            self.hear_changes(connection, &channel, view.turn);
+            view.what
+        });
+        let missed = matches!(recovered, Some(Recovered::All { replayed: 0 } | Recovered::No(_)));
+        // What is told next is put before what was: the answer, the count, that the cache is empty.
+        if is_pusher && missed && ChannelKind::of(&channel).cache {
+            self.crowd().tell(&channel, Told::Missed);
+            connection.session.handle_told_next(Push::Missed { channel: channel.clone() });
+        }
+        if !is_member && is_pusher && connection.app.subscription_count && !channel.is_reserved() {
+            let View { what: count, turn } = self.crowd().count(&channel);
+            self.hear_changes(connection, &channel, turn);
+            connection.session.handle_told_next(Push::Counted { channel: channel.clone(), count });
+        }
+        connection.session.handle_answer(Answer::Joined { channel, position, recovered, members, reference });
     }
 
     /// Goes on with what had to wait: for the broker, for other pasts of the same client, for another try.
@@ -150,7 +193,7 @@ impl Worker {
     }
 
     /// Seats a connection in a channel: deliveries that reach this worker from here on find it there.
-    fn sit(
+    pub(super) fn sit(
         &self,
         key: SessionKey,
         connection: &mut Connection,
@@ -158,7 +201,8 @@ impl Worker {
         stand: Stand,
         overflow: Overflow,
     ) -> Seated {
-        let subscriber = Subscriber { session: key, form: connection.link.form(), stand, overflow };
+        let form = connection.link.form();
+        let subscriber = Subscriber { session: key, form, stand, overflow, told_after: UNTOLD };
         let (seat, line, joined) = self.channels.borrow_mut().join(channel, subscriber);
         let seated = Seated { channel: channel.clone(), seat, line };
         connection.seats.reserve_exact(1);
@@ -166,6 +210,9 @@ impl Worker {
         self.shown.subscriptions.increment(1);
         if joined == Joined::First {
             self.node.router().interest.add(channel, self.index);
+        }
+        if is_counted(connection, channel) {
+            self.crowd().count_in(channel);
         }
         seated
     }
@@ -180,13 +227,24 @@ impl Worker {
         if !connection.outbox.is_empty() {
             connection.outbox.forget(seated.line);
         }
-        self.unseat(&seated);
+        self.unseat(connection, &seated);
     }
 
-    pub(super) fn unseat(&self, seated: &Seated) {
+    pub(super) fn unseat(&self, connection: &Connection, seated: &Seated) {
         self.shown.subscriptions.decrement(1);
+        if ChannelKind::of(&seated.channel).presence {
+            self.crowd().leave(&seated.channel, connection.session.id());
+        }
+        if is_counted(connection, &seated.channel) {
+            self.crowd().count_out(&seated.channel);
+        }
         if self.channels.borrow_mut().leave(&seated.channel, seated.seat) == Left::Last {
             self.node.router().interest.remove(&seated.channel, self.index);
         }
     }
+}
+
+/// Says whether all nodes must know how many subscribers a channel has.
+fn is_counted(connection: &Connection, channel: &ChannelName) -> bool {
+    !channel.is_reserved() && connection.app.counts()
 }

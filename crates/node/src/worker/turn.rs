@@ -62,6 +62,12 @@ impl Worker {
     async fn attend(self: &Rc<Self>, piece: Mail) {
         match piece {
             Mail::Missed(channel, position, missed) => self.make_up(&channel, position, missed).await,
+            Mail::Changed(change) => self.tell_change(&change),
+            Mail::Overlooked(channel) => self.send_away(&channel),
+            Mail::Asked(question, answer) => {
+                // Whoever asked may have gone.
+                let _gone = answer.try_send(self.survey(&question)).is_err();
+            }
             Mail::Accepted(socket, place) => (self.door)(self, socket, place),
             Mail::Drain(window) => self.drain(window),
             Mail::Cut => self.cut(),
@@ -155,7 +161,7 @@ impl Worker {
         }
     }
 
-    fn close_slow(&self, key: SessionKey) {
+    pub(super) fn close_slow(&self, key: SessionKey) {
         if let Some(connection) = self.connections.borrow_mut().get_mut(key.get()) {
             self.shown.dropped_slow.increment(1);
             connection.session.handle_close(CloseReason::SlowConsumer, Some(self.come_back()));
@@ -195,8 +201,7 @@ impl Worker {
 
     /// Returns what the broker's memory has of a channel after what was offered last, if it has all of it.
     fn dropped_of(&self, channel: &ChannelName) -> Option<Vec<Arc<Publication>>> {
-        let rule = self.node.router().rules().find(channel)?;
-        let Keeping::Durable(class) = &rule.keeping else { return None };
+        let Keeping::Durable(class) = self.node.router().rules().keeping(channel)? else { return None };
         let Some(reached) = self.channels.borrow().reached(channel) else { return Some(Vec::new()) };
         let since = Since::After(reached);
         match self.node.broker().attach(class, channel, since, MAKE_UP_LIMITS).ok()?.past {
@@ -209,8 +214,7 @@ impl Worker {
 
     /// Returns where a channel with history stands by now.
     fn present(&self, channel: &ChannelName) -> Option<Position> {
-        let rule = self.node.router().rules().find(channel)?;
-        let Keeping::Durable(class) = &rule.keeping else { return None };
+        let Keeping::Durable(class) = self.node.router().rules().keeping(channel)? else { return None };
         let limits = ReplayLimits::default();
         Some(self.node.broker().attach(class, channel, Since::Now, limits).ok()?.position)
     }

@@ -4,7 +4,7 @@ use carillon_model::{ChannelPattern, Position, Since, UnixMillis, Unrecovered, U
 use carillon_tasks::clock;
 
 use super::*;
-use crate::Recovered;
+use crate::{Expiry, Recovered};
 
 const LIMITS: Limits = Limits {
     heartbeat: Duration::from_secs(25),
@@ -42,7 +42,7 @@ fn play(session: &mut Session, words: &[&str], now: Instant, start: Instant) {
                 ["oldest"] => Since::Oldest,
                 [position, ..] => Since::After(position.parse().unwrap()),
             };
-            let channels = vec![Wanted { channel: name(channel), since }];
+            let channels = vec![Wanted::new(name(channel), since)];
             session.handle_command(Ok(Command::Subscribe { channels, reference: Some(1) }), &LIMITS, now);
         }
         ["unsubscribe", channel] => {
@@ -66,6 +66,7 @@ fn play(session: &mut Session, words: &[&str], now: Instant, start: Instant) {
                 channel: name(channel),
                 position,
                 recovered,
+                members: None,
                 reference: None,
             });
         }
@@ -74,12 +75,12 @@ fn play(session: &mut Session, words: &[&str], now: Instant, start: Instant) {
             session.handle_answer(Answer::Refused { channel: name(channel), refusal, reference: None });
         }
         ["verified", user, "until", millis] => {
-            let expires_at = start + Duration::from_millis(millis.parse().unwrap());
+            let at = start + Duration::from_millis(millis.parse().unwrap());
             let identity = Identity {
                 user: UserId::new(user).unwrap(),
                 grants: Arc::from([ChannelPattern::new("*").unwrap()]),
-                expires: UnixMillis::from_seconds(9),
-                expires_at,
+                info: None,
+                expiry: Some(Expiry { time: UnixMillis::from_seconds(9), at }),
             };
             session.handle_answer(Answer::Verified { identity, reference: None });
         }
@@ -107,6 +108,9 @@ fn report(session: &mut Session, millis: u64, did: &mut String) {
             Effect::Join { wanted, .. } => format!("join {}", wanted.channel),
             Effect::Leave(channel) => format!("leave {channel}"),
             Effect::Verify { token, .. } => format!("verify {token}"),
+            Effect::SignIn(sign_in) => format!("sign-in {}", sign_in.user),
+            Effect::Publish(outgoing) => format!("publish {}", outgoing.channel),
+            Effect::Members { channel, .. } => format!("members {channel}"),
             Effect::ProbePeer => "probe".to_owned(),
             Effect::Close(reason) => format!("close {}", reason.name()),
         };
@@ -123,6 +127,15 @@ fn said(push: &Push) -> String {
             Some(Recovered::No(reason)) => format!("subscribed {channel} lost {reason:?}"),
         },
         Push::Unsubscribed { channel, .. } => format!("unsubscribed {channel}"),
+        Push::NotSubscribed { channel, .. } => format!("error not_found {channel}"),
+        Push::SignedIn { user_data } => format!("signed in {user_data}"),
+        Push::Came { .. }
+        | Push::Went { .. }
+        | Push::Members { .. }
+        | Push::Counted { .. }
+        | Push::Missed { .. }
+        | Push::Watched { .. }
+        | Push::Published { .. } => unreachable!("the node says it"),
         Push::Authenticated { .. } => "authenticated".to_owned(),
         Push::Gap { channel, .. } => format!("gap {channel}"),
         Push::Error { refusal, channel, .. } => {
@@ -140,7 +153,7 @@ fn answers_stand_in_the_order_of_what_was_named() {
     let now = clock::now();
     let mut session =
         Session::open(ConnectionId::from_bits(1), None, Vec::new(), Heartbeat::Transport, &LIMITS, now);
-    let wanted = |name: &str| Wanted { channel: ChannelName::new(name).unwrap(), since: Since::Now };
+    let wanted = |name: &str| Wanted::new(ChannelName::new(name).unwrap(), Since::Now);
     let channels = vec![wanted("a"), wanted("a"), wanted("b"), wanted("c")];
     session.handle_command(Ok(Command::Subscribe { channels, reference: None }), &LIMITS, now);
     let leave = Command::Unsubscribe { channels: vec![ChannelName::new("a").unwrap()], reference: None };
@@ -151,9 +164,21 @@ fn answers_stand_in_the_order_of_what_was_named() {
             Effect::Say(push) => did.push(said(&push)),
             Effect::Join { wanted, reference } => {
                 let Wanted { channel, .. } = wanted;
-                session.handle_answer(Answer::Joined { channel, position: None, recovered: None, reference });
+                session.handle_answer(Answer::Joined {
+                    channel,
+                    position: None,
+                    recovered: None,
+                    members: None,
+                    reference,
+                });
             }
-            Effect::Leave(_) | Effect::Verify { .. } | Effect::ProbePeer | Effect::Close(_) => {}
+            Effect::Leave(_)
+            | Effect::Verify { .. }
+            | Effect::SignIn(_)
+            | Effect::Publish(_)
+            | Effect::Members { .. }
+            | Effect::ProbePeer
+            | Effect::Close(_) => {}
         }
     }
     let expected =

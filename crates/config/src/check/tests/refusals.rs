@@ -62,6 +62,7 @@ fn weak_token_secrets_do_not_start() {
         ("k8Zr2vQxTn4LwYb6HsJd9MfPcGa3EuW", "at least 32 bytes, this one has 31"),
         ("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "repeats itself"),
         ("0123456789abcdef0123456789abcdef", "repeats itself"),
+        ("abcdefgabdcfeabecdgabedcacfbdeacbedgacdb", "repeats itself"),
         ("0123456789abc0123456789abc0123456789abc01234", "repeats itself"),
     ] {
         let text = format!("[auth]\ntoken_secret = {secret:?}");
@@ -134,7 +135,10 @@ fn channel_rules_make_sense_together() {
         assert!(all.len() == 1 && all[0].contains("never applies: channels[0] comes first"), "{all:?}");
     }
     let unknown = rules(&format!("{RULE}history = \"shrt\""));
-    assert_eq!(unknown, ["channels[0].history = \"shrt\"   no such class of history; there are long, short"]);
+    assert_eq!(
+        unknown,
+        ["channels[0].history = \"shrt\"   no such class of history; there are cache, long, short"]
+    );
     let token = rules(&RULE.replace("public", "token"));
     assert!(
         token.len() == 1 && token[0].starts_with("auth.token_secret   required: the channel rule `all`"),

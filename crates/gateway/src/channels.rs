@@ -1,0 +1,78 @@
+//! The nodes' channels as the API sees them.
+//!
+//! **Lives here:** one kind of question turned into the other, and how long a cached event is kept.
+//! **Called by:** `wiring`.
+//! **Must not know:** HTTP.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use carillon_api::{Cached, Channels, Findings, Question};
+use carillon_model::{
+    ChannelName, ChannelRules, ErrorCode, Keeping, Member, Refusal, RetentionClass, UnixMillis,
+};
+use carillon_node::Node;
+use carillon_tasks::clock;
+use futures_util::future::{BoxFuture, FutureExt as _};
+
+/// Knows what a node knows.
+#[derive(Debug)]
+pub(crate) struct NodeChannels {
+    pub(crate) node: Arc<Node>,
+    pub(crate) rules: ChannelRules,
+    pub(crate) classes: Vec<RetentionClass>,
+}
+
+impl NodeChannels {
+    fn max_age(&self, channel: &ChannelName) -> Duration {
+        let class = match self.rules.keeping(channel) {
+            Some(Keeping::Durable(name)) => self.classes.iter().find(|class| class.name == *name),
+            Some(Keeping::Live) | None => None,
+        };
+        class.map_or(Duration::ZERO, |class| class.max_age)
+    }
+}
+
+impl Channels for NodeChannels {
+    fn ask(&self, question: Question, deadline: Instant) -> BoxFuture<'_, Findings> {
+        let question = match question {
+            Question::Counts { app, prefix } => carillon_node::Question::Counts { app, prefix },
+            Question::Count(channel) => carillon_node::Question::Count(channel),
+            Question::Connections(app) => carillon_node::Question::Connections(app),
+            Question::Terminate(app, user) => carillon_node::Question::Terminate(app, user),
+        };
+        async move {
+            let found = self.node.survey(question, deadline).await;
+            Findings {
+                channels: found.channels.clone(),
+                total: found.total,
+                answered: found.answered,
+                of: found.of,
+            }
+        }
+        .boxed()
+    }
+
+    fn members(&self, channel: &ChannelName) -> Vec<Member> {
+        self.node.members(channel)
+    }
+
+    fn cached<'a>(
+        &'a self,
+        channel: &'a ChannelName,
+        deadline: Instant,
+    ) -> BoxFuture<'a, Result<Option<Cached>, Refusal>> {
+        async move {
+            let read = tokio::time::timeout_at(deadline.into(), self.node.newest(channel)).await;
+            let late =
+                |_late| Refusal::new(ErrorCode::Unavailable, "what the channel keeps cannot be read in time");
+            let Some(newest) = read.map_err(late)?? else { return Ok(None) };
+            let now = UnixMillis::new(u64::try_from(clock::since_1970().as_millis()).unwrap_or(u64::MAX));
+            let expires_in = self.max_age(channel).saturating_sub(now.since(newest.message.time));
+            Ok(Some(Cached { data: newest.message.data.clone(), expires_in }))
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,186 @@
+//! What nodes say to each other about their members.
+//!
+//! **Lives here:** the words.
+//! **Called by:** `rosters` says and hears them; the presence task carries them as bytes.
+//! **Must not know:** what follows from a word.
+
+use bytes::Bytes;
+use carillon_model::{ChannelName, ConnectionId};
+
+use crate::{Digests, Member, Shard, ShardSet};
+
+mod wire;
+
+pub(crate) use wire::is_json_line;
+pub use wire::{Garbage, WORD_MAX_BYTES};
+
+/// Most parts that one shard's state comes in.
+pub(crate) const PARTS_MAX: u32 = 65_536;
+
+/// What one node says to another, or to all.
+///
+/// The words of one node to all arrive in the order in which they were said, or not at all. Those to one node may
+/// overtake those to all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// The node is alive, and this is what its entries amount to.
+    Heartbeat {
+        /// The node's last change that was said.
+        sequence: u64,
+        /// Of each shard, after that change.
+        digests: Box<Digests>,
+        /// Whether it knows all others, so that it can tell facts.
+        ready: bool,
+        /// How many times it has begun to listen to others: at its start, after each interruption and each doubt.
+        life: u32,
+    },
+    /// What has changed at the node.
+    Delta {
+        /// The number of the first change, from 1. The others follow without a hole.
+        first: u64,
+        /// The changes, in order.
+        changes: Vec<Change>,
+    },
+    /// Asks the node for all its entries of some shards.
+    Ask {
+        /// Which question it is; the answers repeat it.
+        ask: u64,
+        /// Of which shards.
+        shards: ShardSet,
+    },
+    /// All entries of the node in one shard, or a part of them.
+    State {
+        /// The question that is answered.
+        ask: u64,
+        /// Of which shard.
+        shard: Shard,
+        /// The node's last change that is in it.
+        as_of: u64,
+        /// Which part it is, from 0.
+        part: u32,
+        /// How many parts there are.
+        parts: u32,
+        /// The entries.
+        entries: Vec<Entry>,
+    },
+    /// The node was thought dead, or never heard of, by the one that says it: it begins another life, in which it is heard.
+    Doubt {
+        /// The life that is not believed.
+        life: u32,
+    },
+    /// The node stops, and its entries are gone.
+    Bye,
+}
+
+impl Word {
+    /// Writes the word as bytes.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        wire::encode(self)
+    }
+
+    /// Reads a word.
+    ///
+    /// # Errors
+    /// [`Garbage`] says what is wrong with the bytes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Garbage> {
+        wire::decode(bytes)
+    }
+}
+
+/// One change at its owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A connection has become a member.
+    Join {
+        /// Of which channel.
+        channel: ChannelName,
+        /// Which connection.
+        connection: ConnectionId,
+        /// Who it is.
+        member: Member,
+    },
+    /// A connection is no member any more.
+    Leave {
+        /// Of which channel.
+        channel: ChannelName,
+        /// Which connection.
+        connection: ConnectionId,
+    },
+    /// The owner's subscriptions of a channel are now so many.
+    Count {
+        /// Of which channel.
+        channel: ChannelName,
+        /// How many; 0 for none.
+        subscribers: u32,
+    },
+}
+
+impl Change {
+    /// Returns the channel that has changed.
+    #[must_use]
+    pub const fn channel(&self) -> &ChannelName {
+        match self {
+            Self::Join { channel, .. } | Self::Leave { channel, .. } | Self::Count { channel, .. } => channel,
+        }
+    }
+
+    /// Returns about how many bytes the change takes in a word, and not less than it does.
+    pub(crate) fn bytes(&self) -> usize {
+        let member = if let Self::Join { member, .. } = self { member_bytes(member) } else { 0 };
+        channel_bytes(self.channel()).saturating_add(member)
+    }
+}
+
+/// One entry of its owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// A connection that is a member.
+    Member {
+        /// Of which channel.
+        channel: ChannelName,
+        /// Which connection.
+        connection: ConnectionId,
+        /// Who it is.
+        member: Member,
+        /// The change that made it a member.
+        born: u64,
+    },
+    /// The owner's subscriptions of a channel.
+    Count {
+        /// Of which channel.
+        channel: ChannelName,
+        /// How many; at least 1.
+        subscribers: u32,
+        /// The change by which they became more than none.
+        since: u64,
+    },
+}
+
+impl Entry {
+    /// Returns the channel of the entry.
+    #[must_use]
+    pub const fn channel(&self) -> &ChannelName {
+        match self {
+            Self::Member { channel, .. } | Self::Count { channel, .. } => channel,
+        }
+    }
+
+    /// Returns about how many bytes the entry takes in a word, and not less than it does.
+    pub(crate) fn bytes(&self) -> usize {
+        let member = if let Self::Member { member, .. } = self { member_bytes(member) } else { 0 };
+        channel_bytes(self.channel()).saturating_add(member)
+    }
+}
+
+/// Lengths, tags and numbers take less than 64 bytes.
+fn channel_bytes(channel: &ChannelName) -> usize {
+    channel.as_str().len().saturating_add(channel.app().len()).saturating_add(64)
+}
+
+fn member_bytes(member: &Member) -> usize {
+    member.user.as_str().len().saturating_add(member.info.as_ref().map_or(0, Bytes::len))
+}
+
+#[cfg(test)]
+mod tests;
