@@ -6,8 +6,8 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use carillon_model::{ChannelName, ErrorCode, Member, Publication, Refusal, Unrecovered};
-use carillon_session::{Push, Recovered};
+use carillon_model::{ChannelName, ErrorCode, Member, Position, Publication, Refusal, Unrecovered};
+use carillon_session::{Push, Recovered, Reference};
 
 use crate::text::{self, text};
 
@@ -47,11 +47,7 @@ pub(crate) fn push(push: &Push) -> String {
             expiry(&mut out, *expires);
         }
         Push::Subscribed { channel, position, recovered, members, reference } => {
-            out.push_str(r#"{"type":"subscribed","channel":"#);
-            text(&mut out, channel.as_str());
-            if let Some(position) = position {
-                member(&mut out, "position", format_args!("\"{position}\""));
-            }
+            about(&mut out, "subscribed", channel, *position);
             recovery(&mut out, *recovered);
             if let Some(members) = members {
                 out.push_str(r#","members":"#);
@@ -69,23 +65,16 @@ pub(crate) fn push(push: &Push) -> String {
             list(&mut out, members);
             out.push('}');
         }
-        Push::Published { reference } => {
-            out.push_str(r#"{"type":"reply""#);
-            number(&mut out, "ref", *reference);
-        }
         Push::NotSubscribed { channel, reference } => {
-            out.push_str(r#"{"type":"error""#);
-            number(&mut out, "ref", *reference);
-            text_member(&mut out, "channel", channel.as_str());
-            why(&mut out, &Refusal::new(ErrorCode::NotFound, "this connection does not have the channel"));
+            let refusal = Refusal::new(ErrorCode::NotFound, "this connection does not have the channel");
+            error(&mut out, &refusal, Some(channel.as_str()), *reference);
         }
         // Words that this dialect does not have: only clients of others ask for what they are about.
         Push::Counted { .. } | Push::Missed { .. } | Push::SignedIn { .. } | Push::Watched { .. } => {
             return String::new();
         }
         Push::Unsubscribed { channel, refusal, reference } => {
-            out.push_str(r#"{"type":"unsubscribed","channel":"#);
-            text(&mut out, channel.as_str());
+            about(&mut out, "unsubscribed", channel, None);
             if let Some(refusal) = refusal {
                 why(&mut out, refusal);
             }
@@ -97,19 +86,10 @@ pub(crate) fn push(push: &Push) -> String {
             number(&mut out, "ref", *reference);
         }
         Push::Gap { channel, position } => {
-            out.push_str(r#"{"type":"gap","channel":"#);
-            text(&mut out, channel.as_str());
-            if let Some(position) = position {
-                member(&mut out, "position", format_args!("\"{position}\""));
-            }
+            about(&mut out, "gap", channel, *position);
         }
         Push::Error { refusal, channel, reference } => {
-            out.push_str(r#"{"type":"error""#);
-            number(&mut out, "ref", *reference);
-            if let Some(channel) = channel {
-                text_member(&mut out, "channel", channel);
-            }
-            why(&mut out, refusal);
+            error(&mut out, refusal, channel.as_deref(), *reference);
         }
         Push::Ping => out.push_str(r#"{"type":"ping""#),
         Push::Pong { reference } => {
@@ -127,10 +107,27 @@ pub(crate) fn push(push: &Push) -> String {
     out
 }
 
-/// Writes that a user has come to a channel, or has left it.
-fn moved(out: &mut String, kind: &str, channel: &ChannelName, who: &Member) {
+/// Begins a frame about a channel.
+fn about(out: &mut String, kind: &str, channel: &ChannelName, position: Option<Position>) {
     let _infallible = write!(out, r#"{{"type":"{kind}""#);
     text_member(out, "channel", channel.as_str());
+    if let Some(position) = position {
+        member(out, "position", format_args!("\"{position}\""));
+    }
+}
+
+fn error(out: &mut String, refusal: &Refusal, channel: Option<&str>, reference: Option<Reference>) {
+    out.push_str(r#"{"type":"error""#);
+    number(out, "ref", reference);
+    if let Some(channel) = channel {
+        text_member(out, "channel", channel);
+    }
+    why(out, refusal);
+}
+
+/// Writes that a user has come to a channel, or has left it.
+fn moved(out: &mut String, kind: &str, channel: &ChannelName, who: &Member) {
+    about(out, kind, channel, None);
     out.push(',');
     described(out, who);
 }

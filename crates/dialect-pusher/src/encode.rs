@@ -102,7 +102,6 @@ pub(crate) fn push(push: &Push, pusher: &Pusher) -> String {
         | Push::NotSubscribed { .. }
         | Push::Authenticated { .. }
         | Push::Members { .. }
-        | Push::Published { .. }
         | Push::Goodbye { .. } => String::new(),
     }
 }
@@ -216,7 +215,10 @@ fn refused(refusal: &Refusal, channel: Option<&str>, pusher: &Pusher) -> String 
         let _infallible = write!(data, r#","status":{status}}}"#);
         out.push('\n');
         out.push_str(r#"{"event":"pusher:subscription_error","channel":"#);
-        string(&mut out, channel);
+        match ChannelName::any(channel) {
+            Ok(name) => string(&mut out, &spell(&name)),
+            Err(_bad) => string(&mut out, channel),
+        }
         out.push_str(r#","data":"#);
         string(&mut out, &data);
         out.push('}');

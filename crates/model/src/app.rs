@@ -46,6 +46,7 @@ impl fmt::Debug for AppSpace {
 }
 
 /// One application.
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own, as operators write it")]
 #[derive(Clone, Debug)]
 pub struct App {
     /// What it is called in paths, API keys and the broker: 1 to 32 characters of `[a-z0-9-]`.

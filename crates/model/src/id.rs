@@ -31,9 +31,7 @@ impl ConnectionId {
     /// Returns the upper and the lower 32 bits: what Pusher's clients know a connection by, with a point between.
     #[must_use]
     pub const fn halves(self) -> (u32, u32) {
-        #[expect(clippy::cast_possible_truncation, reason = "each half has 32 bits")]
-        let halves = ((self.0 >> 32) as u32, (self.0 & 0xffff_ffff) as u32);
-        halves
+        ((self.0 >> 32) as u32, (self.0 & 0xffff_ffff) as u32)
     }
 
     /// Puts an id together again.

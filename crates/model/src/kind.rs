@@ -7,6 +7,7 @@
 use crate::ChannelName;
 
 /// What a channel's name says of it. A name that only resembles a prefix, such as `privateer`, says nothing.
+#[expect(clippy::struct_excessive_bools, reason = "names combine them freely")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChannelKind {
     /// Joining needs the application's permission.

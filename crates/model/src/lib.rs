@@ -26,7 +26,7 @@ pub use id::{ConnectionId, NodeId, UserId};
 pub use kind::ChannelKind;
 pub use member::{IdKind, Member};
 pub use position::{Epoch, Offset, Position};
-pub use publication::{ClassName, DataKind, Keeping, NewMessage, Publication, RetentionClass};
+pub use publication::{ClassName, DataKind, Keeping, NewMessage, Publication, RetentionClass, text_bytes};
 pub use rule::{Access, ChannelRule, ChannelRules, Overflow};
 pub use since::{ReplayLimits, Since, Unrecovered};
 pub use text::{BadText, EventName, IdempotencyKey};

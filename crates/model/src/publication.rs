@@ -44,9 +44,11 @@ impl NewMessage {
     }
 }
 
-/// Counts the bytes of the text that a JSON string stands for.
-fn text_bytes(literal: &[u8]) -> usize {
-    let mut rest = literal.get(1..literal.len().saturating_sub(1)).unwrap_or_default();
+/// Counts the bytes of what a JSON text is as plain text: of a string, those of the text that it stands for.
+#[must_use]
+pub fn text_bytes(json: &[u8]) -> usize {
+    let [b'"', text @ .., b'"'] = json else { return json.len() };
+    let mut rest = text;
     let mut bytes = 0_usize;
     while let [first, after @ ..] = rest {
         let (taken, stands_for) = match (first, after) {

@@ -22,7 +22,7 @@ use crate::{
     node::Place,
     reader::Reader,
     shown::Ending,
-    wheel::Tick,
+    wheel::{TICK, Tick},
 };
 
 /// For how long a peer may take to close its side after we said that we close.
@@ -30,6 +30,11 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The same for a peer whose frames cannot be read any more: its close would not be understood.
 const BROKEN_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Channels that a client may join or leave at once, and in each second after that: a page that comes back with all its
+/// channels is not held up.
+const JOINS_BURST: i64 = 2000;
+const JOINS_PER_SECOND: u128 = 100;
 
 /// Frames that leave in one system call at most.
 const SLICES_MAX: usize = 64;
@@ -51,7 +56,10 @@ pub(crate) struct Connection {
     /// The questions to storage that were asked for it and are open, also those of pasts that it wants no more.
     pub(crate) questions: Vec<u64>,
     /// Its own events that wait for the broker; there while one is on its way.
-    pub(crate) speech: Option<Box<VecDeque<NewMessage>>>,
+    pub(crate) speech: Option<Box<Speech>>,
+    /// What is left of its joining and leaving: see [`Self::spend`].
+    budget: i64,
+    refilled: Instant,
     /// A past waits for room in the outbox, which others may empty, or for its turn.
     pub(crate) hungry: bool,
     /// It was offered something in this turn and was not flushed yet.
@@ -72,6 +80,12 @@ pub(crate) struct Connection {
     state: State,
     waker: Option<Waker>,
     _place: Place,
+}
+
+/// A client's own events. Few clients ever have any.
+#[derive(Debug, Default)]
+pub(crate) struct Speech {
+    pub(crate) waiting: VecDeque<NewMessage>,
 }
 
 /// A subscription of a connection.
@@ -123,6 +137,8 @@ impl Connection {
             readers: Vec::new(),
             questions: Vec::new(),
             speech: None,
+            budget: JOINS_BURST,
+            refilled: now,
             hungry: false,
             touched: false,
             armed: None,
@@ -155,7 +171,40 @@ impl Connection {
         if waits && self.link.poll_writable(cx).is_ready() {
             return Poll::Ready(Woken::Writable);
         }
+        if self.is_paused() && self.is_open() {
+            return Poll::Pending;
+        }
         self.link.poll_readable(cx).map(|_ready_or_broken| Woken::Readable)
+    }
+
+    /// Notes that it joins a channel or leaves one, which others may be told of, on all nodes. Whoever does so again and
+    /// again is read from no faster than it may.
+    pub(crate) fn spend(&mut self, now: Instant) {
+        self.refill(now);
+        self.budget = self.budget.saturating_sub(1);
+    }
+
+    /// Goes on reading, if there is a budget again.
+    pub(crate) fn resume(&mut self, now: Instant) {
+        let paused = self.is_paused();
+        self.refill(now);
+        if paused && !self.is_paused() {
+            self.wake();
+        }
+    }
+
+    /// Says whether it has used up its budget: nothing is read from it until there is one again.
+    const fn is_paused(&self) -> bool {
+        self.budget <= 0
+    }
+
+    fn refill(&mut self, now: Instant) {
+        let passed = now.saturating_duration_since(self.refilled);
+        let more = i64::try_from(passed.as_millis() * JOINS_PER_SECOND / 1000).unwrap_or(i64::MAX);
+        if more > 0 {
+            self.budget = self.budget.saturating_add(more).min(JOINS_BURST);
+            self.refilled = now;
+        }
     }
 
     /// Says whether what waits has not moved since this was asked last.
@@ -172,6 +221,10 @@ impl Connection {
     /// Returns when the connection must be looked at next.
     pub(crate) fn next_deadline(&self, limits: &carillon_session::Limits) -> Option<Instant> {
         match self.state {
+            State::Open if self.is_paused() => {
+                let resumes = self.refilled.checked_add(TICK);
+                [resumes, self.session.next_deadline(limits)].into_iter().flatten().min()
+            }
             State::Open => self.session.next_deadline(limits),
             State::Closing { until, .. } => Some(until),
             State::Over(_) => None,

@@ -33,4 +33,4 @@ pub use relay::Relay;
 pub use router::Router;
 pub use survey::{Findings, Question};
 pub use tell::{Tell, Told};
-pub use worker::{Opening, Whose, Worker};
+pub use worker::{Guest, Opening, Whose, Worker};

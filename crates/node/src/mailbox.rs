@@ -20,7 +20,7 @@ use carillon_model::{ChannelName, Position};
 use tokio::sync::{Notify, mpsc};
 
 use crate::{
-    crowd::Change,
+    crowd::{Change, Changed},
     node::Place,
     survey::{Part, Question},
 };
@@ -34,6 +34,8 @@ pub(crate) enum Mail {
     Missed(ChannelName, Option<Position>, Missed),
     /// Tell those who listen of a change among a channel's members.
     Changed(Arc<Change>),
+    /// Tell those who listen of how many subscribers a channel has by now. Becomes a [`Self::Changed`] when it is taken.
+    Counted(ChannelName),
     /// Changes among a channel's members had no room.
     Overlooked(ChannelName),
     /// Answer a question of the node's.
@@ -77,6 +79,8 @@ struct Queue {
     deliveries: usize,
     /// How many are changes among members.
     changes: usize,
+    /// The last count of each channel of which one waits to be told. Those before it need not be known.
+    counts: HashMap<ChannelName, Arc<Change>>,
     /// Channels of which changes had no room; a notice of each waits.
     overlooked: HashSet<ChannelName>,
     /// The number of the notice of a gap behind which nothing of the channel was queued. Those below `taken` are past.
@@ -155,8 +159,13 @@ impl Mailbox {
     /// here: what changes on other nodes cannot be held up.
     pub(crate) fn change(&self, change: &Arc<Change>) -> Delivered {
         let mut queue = self.lock();
-        let fits = queue.changes < self.limit;
-        if fits {
+        let is_count = matches!(change.what, Changed::Counted(_));
+        let fits = is_count || queue.changes < self.limit;
+        if is_count {
+            if queue.counts.insert(change.channel.clone(), Arc::clone(change)).is_none() {
+                queue.mail.push_back(Mail::Counted(change.channel.clone()));
+            }
+        } else if fits {
             queue.mail.push_back(Mail::Changed(Arc::clone(change)));
             queue.changes += 1;
         } else if queue.overlooked.insert(change.channel.clone()) {
@@ -204,12 +213,18 @@ impl Mailbox {
         let before = into.len();
         into.extend(queue.mail.drain(..count));
         queue.taken += count as u64;
-        for mail in into.iter().skip(before) {
+        for mail in into.iter_mut().skip(before) {
+            if let Mail::Counted(channel) = mail
+                && let Some(count) = queue.counts.remove(channel)
+            {
+                *mail = Mail::Changed(count);
+                continue;
+            }
             match mail {
                 Mail::Deliver(_) => queue.deliveries -= 1,
                 Mail::Changed(_) => queue.changes -= 1,
                 Mail::Overlooked(channel) => drop(queue.overlooked.take(channel)),
-                Mail::Missed(..) | Mail::Asked(..) | Mail::Accepted(..) | Mail::Drain(_) | Mail::Cut => {}
+                Mail::Missed(..) | Mail::Counted(_) | Mail::Asked(..) | Mail::Accepted(..) | Mail::Drain(_) | Mail::Cut => {}
             }
         }
         if queue.mail.is_empty() {

@@ -69,7 +69,7 @@ impl Node {
     ) -> Result<Receipt, Refusal> {
         let keeping = match self.keeping_of(&message)? {
             Keeping::Durable(_) if ChannelKind::of(&message.channel).cache => Keeping::Live,
-            keeping => keeping,
+            keeping @ (Keeping::Live | Keeping::Durable(_)) => keeping,
         };
         self.hand_over(message, keeping, deadline).await
     }

@@ -22,8 +22,6 @@ pub(crate) struct Reader {
     pub(crate) seat: Seat,
     pub(crate) line: Line,
     pub(crate) overflow: Overflow,
-    /// The client has joined the channel's members.
-    pub(crate) is_member: bool,
     pub(crate) reference: Option<Reference>,
     pub(crate) catchup: CatchUp,
     /// Storage is being asked, under this number.

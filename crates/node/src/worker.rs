@@ -84,8 +84,14 @@ pub struct Worker {
     draining: Cell<Option<Instant>>,
     cut_at: Cell<Option<Instant>>,
     ended: Notify,
+    /// Requests that receive for a connection, which may be another worker's.
+    guests: Cell<usize>,
     shown: Shown,
 }
+
+/// Keeps a worker until it is dropped, or the node is cut.
+#[derive(Debug)]
+pub struct Guest(Rc<Worker>);
 
 /// What a worker begins with.
 pub(crate) struct Seed {
@@ -166,6 +172,7 @@ impl Worker {
             draining: Cell::new(None),
             cut_at: Cell::new(None),
             ended: Notify::new(),
+            guests: Cell::new(0),
             shown: Shown::new(),
         }
     }
@@ -174,6 +181,13 @@ impl Worker {
     #[must_use]
     pub const fn node(&self) -> &Arc<Node> {
         &self.node
+    }
+
+    /// Has the worker wait for something that it does for a connection of another.
+    #[must_use]
+    pub fn guest(self: &Rc<Self>) -> Guest {
+        self.guests.set(self.guests.get().saturating_add(1));
+        Guest(Rc::clone(self))
     }
 
     /// Takes a connection in: greets the client, joins what it named, and serves it from now on.
@@ -364,8 +378,14 @@ impl Worker {
             // A close is the last frame (RFC 6455 §5.5.1).
             Effect::Say(_) | Effect::ProbePeer if !connection.is_open() => {}
             Effect::Say(push) => self.say(connection, &push),
-            Effect::Join { wanted, reference } => self.answer_join(key, connection, wanted, reference, now),
-            Effect::Leave(channel) => self.leave(connection, &channel),
+            Effect::Join { wanted, reference } => {
+                connection.spend(now);
+                self.answer_join(key, connection, wanted, reference, now);
+            }
+            Effect::Leave(channel) => {
+                connection.spend(now);
+                self.leave(connection, &channel);
+            }
             Effect::Verify { token, reference } => {
                 let answer = match self.node.identify(&token, &connection.app, now) {
                     Ok(identity) => Answer::Verified { identity, reference },
@@ -486,6 +506,7 @@ impl Worker {
                         continue;
                     }
                     connection.armed = None;
+                    connection.resume(now);
                     connection.give_up(now);
                     connection.session.handle_timeout(&self.node.config().limits, now);
                 }
@@ -497,7 +518,7 @@ impl Worker {
     }
 
     fn end_if_done(&self, now: Instant) {
-        let left = !self.connections.borrow().is_empty();
+        let left = !self.connections.borrow().is_empty() || self.guests.get() > 0;
         let drained = self.draining.get().is_some_and(|began| {
             let waited = now.saturating_duration_since(began) >= HANDSHAKE_PATIENCE;
             !left && (waited || self.node.sockets(self.index) == 0)
@@ -526,6 +547,12 @@ fn manners(app: &App, now: Instant) -> Manners {
     let by = app.authorize_within.and_then(|within| now.checked_add(within));
     let limits = &app.limits;
     Manners::new(app.client_events, limits.event_data_bytes, limits.client_events_per_second, by, now)
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.0.guests.set(self.0.guests.get().saturating_sub(1));
+    }
 }
 
 /// A connection whose task panics is dropped; the others go on.

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use carillon_model::{ChannelKind, ChannelName, ErrorCode, Refusal};
+use carillon_model::{ChannelKind, ChannelName, ErrorCode, Refusal, text_bytes};
 
 use crate::Outgoing;
 
@@ -82,10 +82,10 @@ impl Manners {
                 format!("Client event rejected - you must be subscribed to channel {}", outgoing.channel);
             return refuse(ErrorCode::Forbidden, message);
         }
-        if outgoing.data.len() > self.data_max_bytes {
+        let bytes = text_bytes(&outgoing.data);
+        if bytes > self.data_max_bytes {
             let message = format!(
-                "Client event rejected - its data has {} bytes, and at most {} are allowed",
-                outgoing.data.len(),
+                "Client event rejected - its data has {bytes} bytes, and at most {} are allowed",
                 self.data_max_bytes
             );
             return refuse(ErrorCode::TooLarge, message);

@@ -219,11 +219,6 @@ pub enum Push {
         /// Who is not.
         offline: Vec<UserId>,
     },
-    /// An event of the client's was taken.
-    Published {
-        /// Echo.
-        reference: Option<Reference>,
-    },
     /// A channel was left.
     Unsubscribed {
         /// Which.

@@ -169,7 +169,6 @@ impl Visit {
                 self.worker.open(Box::new(link), opening, self.place.clone());
             }
             Some(Becomes::Xhr(source, head)) => {
-                self.shake("xhr");
                 spawn_local(xhr::stream(socket, head, source, self.place.clone()));
             }
         }
@@ -270,6 +269,12 @@ impl Visit {
     /// Has a backend's request answered that came to the listener for clients.
     async fn ask_rest(&self, request: Request<Incoming>) -> Answer {
         let Some(rest) = &self.config.rest else { return problem(&Refusal::new(ErrorCode::NotFound, "")) };
+        // Everybody knows the secret of development mode: a website must not use it.
+        if self.config.page.is_some()
+            && let Some(website) = request::foreign_visitor(request.headers())
+        {
+            return problem(&foreign(&website));
+        }
         self.served.set(true);
         self.give(rest.takes);
         let answer = (rest.answer)(request).await;
@@ -312,9 +317,16 @@ impl Visit {
         if address.purpose == Purpose::Send {
             return self.config.fallback.send(address, &body, frame_max_bytes).await;
         }
+        if self.was_served() {
+            self.began.set(clock::now());
+        }
         let query = Query::of(&head.uri);
         let version = query.first("protocol");
-        match self.config.fallback.receive(&self.worker, &self.place, address, version).await {
+        let source = self.config.fallback.receive(&self.worker, &self.place, address, version).await;
+        if source.is_ok() {
+            self.shake("xhr");
+        }
+        match source {
             Err(refused) => {
                 reject("xhr", "denied");
                 xhr::turn_away(&refused)
@@ -439,7 +451,7 @@ fn passing_trouble(refusal: Refusal) -> Answer {
 
 /// Says whether this is a path of the REST API of the Pusher protocol.
 fn is_rest(path: &str) -> bool {
-    path.starts_with("/apps/") || path.starts_with("/users/")
+    path.contains("/apps/") || path.starts_with("/users/")
 }
 
 /// Says whether this is a path of the publishers' listener.

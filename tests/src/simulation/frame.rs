@@ -78,7 +78,6 @@ pub(super) fn write(push: &Push) -> Bytes {
         | Push::Missed { .. }
         | Push::SignedIn { .. }
         | Push::Watched { .. }
-        | Push::Published { .. }
         | Push::Error { .. }
         | Push::Ping
         | Push::Pong { .. } => {

@@ -33,6 +33,7 @@ fn shown(mailbox: &Mailbox, budget: usize) -> Vec<String> {
         }
         Mail::Missed(channel, position, _) => format!("gap {channel}@{}", position.unwrap().offset),
         Mail::Changed(change) => format!("change {}", change.turn),
+        Mail::Counted(channel) => format!("count {channel}"),
         Mail::Overlooked(channel) => format!("overlooked {channel}"),
         other @ (Mail::Asked(..) | Mail::Accepted(..) | Mail::Drain(_) | Mail::Cut) => format!("{other:?}"),
     };
@@ -102,7 +103,9 @@ fn changes_that_do_not_fit_leave_one_notice_for_each_channel() {
     let mailbox = Mailbox::new(2, Arc::default());
     let change = |channel: &str, turn| {
         let channel = ChannelName::new(channel).unwrap();
-        Arc::new(Change { channel, what: crate::crowd::Changed::Counted(turn), turn })
+        let user = carillon_model::UserId::new("7").unwrap();
+        let member = carillon_model::Member { user, kind: carillon_model::IdKind::Text, info: None };
+        Arc::new(Change { channel, what: Changed::Came(member), turn })
     };
     assert_eq!(mailbox.change(&change("a", 1)), Delivered::Queued);
     assert_eq!(mailbox.change(&change("a", 2)), Delivered::Queued);
@@ -115,4 +118,20 @@ fn changes_that_do_not_fit_leave_one_notice_for_each_channel() {
     assert_eq!(shown(&mailbox, 10), ["change 1", "change 2", "overlooked a", "overlooked b", "a@1"]);
     assert_eq!(mailbox.change(&change("a", 9)), Delivered::Queued);
     assert_eq!(shown(&mailbox, 10), ["change 9"]);
+}
+
+#[test]
+fn of_the_counts_of_a_channel_the_last_one_waits() {
+    let mailbox = Mailbox::new(2, Arc::default());
+    let count = |channel: &str, turn| {
+        let channel = ChannelName::new(channel).unwrap();
+        Arc::new(Change { channel, what: Changed::Counted(turn), turn })
+    };
+    for turn in 1..100 {
+        assert_eq!(mailbox.change(&count("a", turn)), Delivered::Queued);
+        assert_eq!(mailbox.change(&count("b", 1000 + turn)), Delivered::Queued);
+    }
+    assert_eq!(shown(&mailbox, 10), ["change 99", "change 1099"]);
+    assert_eq!(mailbox.change(&count("a", 100)), Delivered::Queued);
+    assert_eq!(shown(&mailbox, 10), ["change 100"]);
 }

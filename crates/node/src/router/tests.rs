@@ -53,6 +53,7 @@ fn gaps(router: &Router, worker: usize) -> Vec<(String, Option<u64>)> {
         }
         Mail::Deliver(_)
         | Mail::Changed(_)
+        | Mail::Counted(_)
         | Mail::Overlooked(_)
         | Mail::Asked(..)
         | Mail::Accepted(..)

@@ -66,7 +66,6 @@ impl Worker {
         class: ClassName,
         overflow: Overflow,
         wanted: &Wanted,
-        is_member: bool,
         reference: Option<Reference>,
     ) {
         let now = clock::now();
@@ -76,7 +75,6 @@ impl Worker {
             seat: seated.seat,
             line: seated.line,
             overflow,
-            is_member,
             reference,
             catchup: CatchUp::new(wanted.since, ReplayLimits::default()),
             asked: None,
@@ -145,8 +143,7 @@ impl Worker {
                     connection.session.handle_close(CloseReason::SlowConsumer, Some(self.come_back()));
                     return Pause::Done;
                 }
-                // It published this itself, and wanted it left out.
-                Step::Give(publication) if publication.message.exclude.contains(&connection.session.id()) => {
+                Step::Give(publication) if is_left_out(connection, &publication) => {
                     reader.catchup.handle_taken();
                 }
                 Step::Give(publication) => match self.give(connection, reader, &publication) {
@@ -201,8 +198,7 @@ impl Worker {
     ) {
         let recovered = match replayed {
             Ok(replayed) => {
-                let id = connection.session.id();
-                let out = reader.catchup.waiting().filter(|one| one.message.exclude.contains(&id)).count();
+                let out = reader.catchup.waiting().filter(|one| is_left_out(connection, one)).count();
                 Recovered::All { replayed: replayed.saturating_sub(u32::try_from(out).unwrap_or(u32::MAX)) }
             }
             Err(reason) => Recovered::No(reason),
@@ -211,7 +207,7 @@ impl Worker {
         shown::recovered(recovered);
         let (channel, reference) = (reader.channel.clone(), reader.reference);
         let decided = connection.session.decided();
-        self.joined(connection, channel, Some(position), Some(recovered), reader.is_member, reference);
+        self.joined(connection, channel, Some(position), Some(recovered), reference);
         // The answer alone: whatever else the session has decided comes in its turn.
         for _part in decided..connection.session.decided() {
             if let Some(effect) = connection.session.next_effect() {
@@ -354,6 +350,12 @@ impl Worker {
             reader.catchup.handle_recovered(read, head.position);
         }
     }
+}
+
+/// Says whether a client published something itself, and wanted it left out. The event of a cache channel stands for the
+/// channel's state, whoever sent it.
+fn is_left_out(connection: &Connection, publication: &Publication) -> bool {
+    !connection.link.form().is_pusher() && publication.message.exclude.contains(&connection.session.id())
 }
 
 /// What became of a publication that was given to a client.

@@ -4,10 +4,10 @@
 //! **Called by:** the turn.
 //! **Must not know:** how members are counted, other workers.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use carillon_hub::{Offered, SessionKey};
-use carillon_model::{ChannelName, CloseReason, Form};
+use carillon_hub::{Offered, SessionKey, UNTOLD};
+use carillon_model::{ChannelKind, ChannelName, CloseReason, Form};
 use carillon_session::Push;
 use carillon_tasks::clock;
 
@@ -18,6 +18,9 @@ use crate::{
     survey::{Part, Question},
     worker::Worker,
 };
+
+/// Those who must come back to know who is there leave within this time, so that they do not all come at once.
+const SENT_AWAY_WITHIN: Duration = Duration::from_secs(5);
 
 impl Worker {
     pub(super) fn crowd(&self) -> &Crowd {
@@ -34,6 +37,9 @@ impl Worker {
     /// Tells those who listen of a change among a channel's members.
     pub(super) fn tell_change(&self, change: &Arc<Change>) {
         let channel = change.channel.clone();
+        if matches!(change.what, Changed::Counted(_)) && ChannelKind::of(&channel).presence {
+            return; // Its members say more.
+        }
         let push = match &change.what {
             Changed::Came(member) => Push::Came { channel, member: member.clone() },
             Changed::Went(member) => Push::Went { channel, member: member.clone() },
@@ -64,12 +70,14 @@ impl Worker {
     /// Sends those away who were not told of changes: what they know of the channel's members is wrong from here on, and
     /// is right again when they come back.
     pub(super) fn send_away(&self, channel: &ChannelName) {
-        let keys = self.channels.borrow().told_of(channel, u64::MAX - 1);
+        let now = clock::now();
+        let keys = self.channels.borrow().told_of(channel, UNTOLD - 1);
         for key in keys {
             if let Some(connection) = self.connections.borrow_mut().get_mut(key.get()) {
-                connection.session.handle_close(CloseReason::GoingAway, Some(self.come_back()));
+                let at = now.checked_add(self.dice.part_of(SENT_AWAY_WITHIN)).unwrap_or(now);
+                connection.session.handle_leave(CloseReason::OverCapacity, at, self.come_back());
+                self.arm(key, connection);
             }
-            self.carry_out(key, clock::now());
         }
     }
 

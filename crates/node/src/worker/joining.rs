@@ -54,7 +54,6 @@ impl Worker {
             connection.wishes.push((wanted, reference));
             return self.waiting.set(true);
         }
-        let is_member = permit.member.is_some();
         if let Some(member) = permit.member {
             let (id, most) = (connection.session.id(), connection.app.limits.presence_members);
             if self.crowd().join(&wanted.channel, id, member, most).is_err() {
@@ -70,12 +69,12 @@ impl Worker {
                 // Nothing is kept, whatever place in the past is named.
                 let recovered = (wanted.since != Since::Now).then_some(Recovered::No(Unrecovered::Expired));
                 shown::subscribed("ok");
-                self.joined(connection, wanted.channel, None, recovered, is_member, reference);
+                self.joined(connection, wanted.channel, None, recovered, reference);
             }
             Keeping::Durable(class) => {
                 let seated = self.sit(key, connection, &wanted.channel, Stand::Behind, overflow);
                 if wanted.since != Since::Now {
-                    self.begin_reader(connection, &seated, class, overflow, &wanted, is_member, reference);
+                    self.begin_reader(connection, &seated, class, overflow, &wanted, reference);
                     return self.advance_readers(key, connection, now);
                 }
                 // Read after the node wants the channel: what follows is delivered here.
@@ -86,7 +85,7 @@ impl Worker {
                         let position = attached.position;
                         self.channels.borrow_mut().stand(&wanted.channel, seated.seat, position);
                         shown::subscribed("ok");
-                        self.joined(connection, wanted.channel, Some(position), None, is_member, reference);
+                        self.joined(connection, wanted.channel, Some(position), None, reference);
                     }
                     Err(AttachError::Unavailable) => {
                         self.leave(connection, &wanted.channel);
@@ -115,10 +114,11 @@ impl Worker {
         channel: ChannelName,
         position: Option<Position>,
         recovered: Option<Recovered>,
-        is_member: bool,
         reference: Option<Reference>,
     ) {
         let is_pusher = connection.link.form().is_pusher();
+        let is_member = ChannelKind::of(&channel).presence
+            && self.crowd().member(&channel, connection.session.id()).is_some();
         let members = is_member.then(|| {
             let view = self.crowd().members(&channel);
             self.hear_changes(connection, &channel, view.turn);

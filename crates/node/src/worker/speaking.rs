@@ -89,7 +89,7 @@ impl Worker {
     /// Queues an event of a client's for the others.
     pub(super) fn send(&self, key: SessionKey, connection: &mut Connection, outgoing: Outgoing) {
         let id = connection.session.id();
-        if connection.speech.as_ref().is_some_and(|speech| speech.len() >= WAITING_MAX) {
+        if connection.speech.as_ref().is_some_and(|speech| speech.waiting.len() >= WAITING_MAX) {
             let message = "Client event rejected - events are sent faster than they can be passed on";
             let refusal = Refusal::new(ErrorCode::RateLimited, message);
             let reference = outgoing.reference;
@@ -108,7 +108,7 @@ impl Worker {
             id: None,
         };
         let is_first = connection.speech.is_none();
-        connection.speech.get_or_insert_default().push_back(message);
+        connection.speech.get_or_insert_default().waiting.push_back(message);
         if is_first {
             self.speakers.borrow_mut().push((key, id));
             self.spoken.notify_one();
@@ -136,7 +136,8 @@ impl Worker {
                 let mut connections = self.connections.borrow_mut();
                 let connection = connections.get_mut(key.get()).filter(|one| one.session.id() == id);
                 let Some(connection) = connection else { return };
-                let Some(message) = connection.speech.as_mut().and_then(|speech| speech.pop_front()) else {
+                let Some(message) = connection.speech.as_mut().and_then(|speech| speech.waiting.pop_front())
+                else {
                     connection.speech = None;
                     return;
                 };

@@ -63,6 +63,7 @@ impl Worker {
         match piece {
             Mail::Missed(channel, position, missed) => self.make_up(&channel, position, missed).await,
             Mail::Changed(change) => self.tell_change(&change),
+            Mail::Counted(_) => {} // What there was to tell was told.
             Mail::Overlooked(channel) => self.send_away(&channel),
             Mail::Asked(question, answer) => {
                 // Whoever asked may have gone.

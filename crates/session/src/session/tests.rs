@@ -134,8 +134,7 @@ fn said(push: &Push) -> String {
         | Push::Members { .. }
         | Push::Counted { .. }
         | Push::Missed { .. }
-        | Push::Watched { .. }
-        | Push::Published { .. } => unreachable!("the node says it"),
+        | Push::Watched { .. } => unreachable!("the node says it"),
         Push::Authenticated { .. } => "authenticated".to_owned(),
         Push::Gap { channel, .. } => format!("gap {channel}"),
         Push::Error { refusal, channel, .. } => {
