@@ -200,22 +200,15 @@ mod tests {
         Lane::new(endpoint, Shard::all().next().unwrap())
     }
 
-    fn put(
-        state: &mut State,
-        endpoint: u64,
-        key: &str,
-        body: Bytes,
-        now: Instant,
-    ) -> Result<(), PublishError> {
-        let key = IdempotencyKey::new(key).expect("a test uses good keys");
-        state.put(lane(endpoint), key, body, now)
+    fn key(text: &str) -> IdempotencyKey {
+        IdempotencyKey::new(text).unwrap()
     }
 
     #[test]
     fn work_that_nobody_keeps_is_given_to_the_next_and_the_first_cannot_remove_it() {
         let (mut state, start) = (State::default(), clock::now());
         for text in ["a", "b", "c"] {
-            put(&mut state, 1, text, Bytes::from(text), start).unwrap();
+            state.put(lane(1), key(text), Bytes::from(text), start).unwrap();
         }
         let first = state.take(lane(1), 2, start).unwrap();
         assert_eq!(first.bodies, ["a", "b"]);
@@ -233,7 +226,7 @@ mod tests {
     fn a_key_is_put_once_for_its_lane_and_for_a_while() {
         let (mut state, start) = (State::default(), clock::now());
         for (endpoint, at, count) in [(1, start, 1), (1, start, 1), (2, start, 2), (1, start + KEY_AGE, 3)] {
-            put(&mut state, endpoint, "k", Bytes::from("x"), at).unwrap();
+            state.put(lane(endpoint), key("k"), Bytes::from("x"), at).unwrap();
             assert_eq!(state.count, count);
         }
         assert_eq!((state.keys.len(), state.key_order.len()), (1, 1));
@@ -243,16 +236,16 @@ mod tests {
     fn the_newest_is_refused_when_it_is_full_and_taken_when_there_is_room() {
         let (mut state, now) = (State::default(), clock::now());
         let half = Bytes::from(vec![0; WORKS_MAX_BYTES / 2]);
-        put(&mut state, 1, "a", half.clone(), now).unwrap();
-        put(&mut state, 1, "b", half, now).unwrap();
-        assert_eq!(put(&mut state, 2, "c", Bytes::from("x"), now), Err(PublishError::StorageFull));
+        state.put(lane(1), key("a"), half.clone(), now).unwrap();
+        state.put(lane(1), key("b"), half, now).unwrap();
+        assert_eq!(state.put(lane(2), key("c"), Bytes::from("x"), now), Err(PublishError::StorageFull));
         let work = state.take(lane(1), 1, now).unwrap();
         state.remove(&work.receipt);
-        assert_eq!(put(&mut state, 2, "c", Bytes::from("x"), now), Ok(()));
+        assert_eq!(state.put(lane(2), key("c"), Bytes::from("x"), now), Ok(()));
         assert_eq!(state.count, 2, "the key of what was refused was not remembered");
         for n in 0..WORKS_MAX - 2 {
-            put(&mut state, 3, &n.to_string(), Bytes::new(), now).unwrap();
+            state.put(lane(3), key(&n.to_string()), Bytes::new(), now).unwrap();
         }
-        assert_eq!(put(&mut state, 3, "d", Bytes::new(), now), Err(PublishError::StorageFull));
+        assert_eq!(state.put(lane(3), key("d"), Bytes::new(), now), Err(PublishError::StorageFull));
     }
 }
