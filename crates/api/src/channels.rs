@@ -42,6 +42,8 @@ pub enum Question {
     },
     /// How many subscriptions one channel has.
     Count(ChannelName),
+    /// How many each of these has, all of one application.
+    Each(AppSpace, Vec<ChannelName>),
     /// How many connections an application has.
     Connections(AppSpace),
     /// End the connections that are signed in as a user; answered with how many there were.
@@ -51,7 +53,7 @@ pub enum Question {
 /// What the nodes know that have answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings {
-    /// Subscriptions by channel, for [`Question::Counts`]; none of them is 0.
+    /// Subscriptions by channel, for [`Question::Counts`] and [`Question::Each`]; none of them is 0.
     pub channels: BTreeMap<String, u64>,
     /// Everything together.
     pub total: u64,

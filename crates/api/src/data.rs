@@ -6,15 +6,8 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use carillon_model::{ErrorCode, Refusal};
+use carillon_model::{ErrorCode, Refusal, json};
 use serde_json::value::RawValue;
-
-/// Deepest nesting. Readers that subscribers use give up at 128 (serde_json) or 512 (PHP), and the message that
-/// surrounds the data adds a level.
-const DEPTH_MAX: usize = 100;
-
-/// Numbers shorter than this and without an exponent fit a double.
-const PLAIN_NUMBER_BYTES: usize = 300;
 
 /// A message's data, checked.
 #[derive(Clone, Debug)]
@@ -31,14 +24,7 @@ impl Data {
     /// Takes a JSON text whose grammar was checked, and copies it: a slice of the body would keep all of the body
     /// in memory for as long as the history keeps the message.
     pub(crate) fn from_raw(raw: &RawValue) -> Result<Self, Refusal> {
-        let text = raw.get().as_bytes();
-        match survey(text)? {
-            Lines::One => Ok(Self(Bytes::copy_from_slice(text))),
-            Lines::Several => {
-                let space = |byte: &u8| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte };
-                Ok(Self(text.iter().map(space).collect()))
-            }
-        }
+        json::one_line(raw.get()).map(Self).map_err(|why| bad(format!("the data {why}")))
     }
 
     /// Takes text as a JSON string.
@@ -61,7 +47,7 @@ impl Data {
         if text.starts_with('"') {
             return Self::from_raw(raw);
         }
-        let _lines = survey(text.as_bytes())?;
+        let _checked = json::one_line(text).map_err(|why| bad(format!("the data {why}")))?;
         Ok(Self::from_text(&compact(text)))
     }
 
@@ -85,84 +71,6 @@ fn compact(text: &str) -> String {
         kept
     };
     text.chars().filter(keeps).collect()
-}
-
-/// Whether line breaks stand between the values. Inside strings the grammar has none.
-enum Lines {
-    One,
-    Several,
-}
-
-/// Walks over a valid JSON text once, without recursion.
-fn survey(text: &[u8]) -> Result<Lines, Refusal> {
-    let mut lines = Lines::One;
-    let mut depth = 0_usize;
-    let mut rest = text;
-    while let [byte, after @ ..] = rest {
-        rest = match byte {
-            b'"' => after_string(after)?,
-            b'-' | b'0'..=b'9' => after_number(rest)?,
-            b'{' | b'[' => {
-                depth = depth.saturating_add(1);
-                if depth > DEPTH_MAX {
-                    return Err(bad(format!("the data is nested deeper than {DEPTH_MAX} levels")));
-                }
-                after
-            }
-            b'}' | b']' => {
-                depth = depth.saturating_sub(1);
-                after
-            }
-            b'\r' | b'\n' => {
-                lines = Lines::Several;
-                after
-            }
-            _ => after,
-        };
-    }
-    Ok(lines)
-}
-
-/// Returns what follows the string that `rest` is in.
-fn after_string(mut rest: &[u8]) -> Result<&[u8], Refusal> {
-    while let Some(stop) = rest.iter().position(|byte| matches!(byte, b'"' | b'\\')) {
-        rest = match rest.split_at(stop).1 {
-            [b'\\', b'u', a, b, c, d, after @ ..] => after_unit(hex([*a, *b, *c, *d]), after)?,
-            [b'\\', _, after @ ..] => after,
-            [_quote, after @ ..] => return Ok(after),
-            [] => break,
-        };
-    }
-    Ok(&[])
-}
-
-/// Returns what follows an escaped UTF-16 unit. Refuses half of a surrogate pair: PHP and Rust readers would refuse
-/// the whole message.
-fn after_unit(unit: u32, after: &[u8]) -> Result<&[u8], Refusal> {
-    match (unit, after) {
-        (0xD800..=0xDBFF, [b'\\', b'u', a, b, c, d, after @ ..])
-            if matches!(hex([*a, *b, *c, *d]), 0xDC00..=0xDFFF) =>
-        {
-            Ok(after)
-        }
-        (0xD800..=0xDFFF, _) => Err(bad("the data holds half of a surrogate pair (\\ud800 to \\udfff)")),
-        _ => Ok(after),
-    }
-}
-
-fn hex(digits: [u8; 4]) -> u32 {
-    digits.into_iter().fold(0, |sum, digit| sum << 4 | char::from(digit).to_digit(16).unwrap_or(0))
-}
-
-/// Returns what follows the number that `rest` begins with. Refuses one that no double can hold.
-fn after_number(rest: &[u8]) -> Result<&[u8], Refusal> {
-    let part = |byte: &u8| matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-');
-    let end = rest.iter().position(|byte| !part(byte)).unwrap_or(rest.len());
-    let (number, after) = rest.split_at(end);
-    let plain = number.len() < PLAIN_NUMBER_BYTES && !number.iter().any(|b| matches!(b, b'e' | b'E'));
-    let finite =
-        || str::from_utf8(number).ok().and_then(|n| n.parse::<f64>().ok()).is_some_and(f64::is_finite);
-    if plain || finite() { Ok(after) } else { Err(bad("the data holds a number that is out of range")) }
 }
 
 fn bad(detail: impl Into<std::borrow::Cow<'static, str>>) -> Refusal {

@@ -34,11 +34,13 @@ use crate::{
 /// Words that may wait to leave; what is more is lost.
 const QUEUE: usize = 8192;
 /// Bytes that they may take together.
-const QUEUE_BYTES: usize = 16 << 20;
+const QUEUE_BYTES: usize = 64 << 20;
 /// How long one word may wait for room in the library's queue, which is behind a link that is dead and does not know it.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long to wait before another attempt to subscribe.
 const RETRY: Duration = Duration::from_millis(500);
+/// How long the last words of a node may take.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 const ID_BYTES: usize = 8;
 
 /// The cluster whose nodes meet on NATS.
@@ -119,7 +121,7 @@ impl Mouth {
         loop {
             let parcel = tokio::select! {
                 biased;
-                () = stop.reached(Phase::Cut) => return,
+                () = stop.reached(Phase::Cut) => return self.last_words(parcels).await,
                 parcel = parcels.recv() => parcel,
             };
             let Some(parcel) = parcel else { return };
@@ -131,6 +133,20 @@ impl Mouth {
             };
             self.send(&link, parcel).await;
         }
+    }
+
+    /// Sends what was said before the end: that this node goes, and who went before it.
+    async fn last_words(self, mut parcels: mpsc::Receiver<Parcel>) {
+        let link = self.link.borrow().clone().filter(Link::is_up);
+        let Some(link) = link else { return };
+        let sent = async {
+            while let Ok(parcel) = parcels.try_recv() {
+                self.send(&link, parcel).await;
+            }
+            // What the library has taken goes with the process, unless it is flushed.
+            let _flushed = link.ask.flush().await.is_ok();
+        };
+        let _in_time = timeout(LAST_WORDS, sent).await.is_ok();
     }
 
     async fn send(&self, link: &Link, Parcel { subject, payload, _room }: Parcel) {

@@ -6,11 +6,8 @@
 
 use std::borrow::Cow;
 
-use carillon_model::{DataKind, NewMessage};
+use carillon_model::{DataKind, NewMessage, json};
 use serde_json::value::RawValue;
-
-/// Deepest nesting that is shown as JSON: readers give up soon after (serde_json at 128), and the frame adds a level.
-const DEPTH_MAX: usize = 100;
 
 /// Returns a message's data as a JSON text without line breaks: what was published as text is its content where that is
 /// JSON, and a string where it is not.
@@ -22,30 +19,10 @@ pub fn data_of(message: &NewMessage) -> Cow<'_, str> {
     }
     let content = serde_json::from_str::<Cow<'_, str>>(&literal).ok();
     let json = content.as_deref().and_then(|content| serde_json::from_str::<&RawValue>(content).ok());
-    match json {
-        // Line breaks can only stand between values.
-        Some(json) if depth(json.get()) <= DEPTH_MAX => Cow::Owned(json.get().replace(['\r', '\n'], " ")),
-        Some(_) | None => literal,
+    match json.and_then(|json| json::one_line(json.get()).ok()) {
+        Some(json) => Cow::Owned(String::from_utf8_lossy(&json).into_owned()),
+        None => literal,
     }
-}
-
-/// Returns how deep the arrays and objects of a JSON text are nested.
-fn depth(json: &str) -> usize {
-    let (mut deepest, mut open, mut quoted, mut escaped) = (0, 0_usize, false, false);
-    for byte in json.bytes() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = quoted,
-            b'"' => quoted = !quoted,
-            b'[' | b'{' if !quoted => {
-                open = open.saturating_add(1);
-                deepest = deepest.max(open);
-            }
-            b']' | b'}' if !quoted => open = open.saturating_sub(1),
-            _ => {}
-        }
-    }
-    deepest
 }
 
 pub(crate) fn data(out: &mut String, message: &NewMessage) {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use carillon_model::{
     ChannelKind, ChannelName, ErrorCode, EventName, IdKind, Member, Refusal, Since, UserId,
     channel::NAME_MAX_BYTES,
+    json::{self, Unsound},
 };
 use carillon_session::{Command, Outgoing, Proof, SignIn, Undecoded, Wanted};
 use serde::Deserialize;
@@ -102,8 +103,8 @@ fn subscribe(frame: &Frame<'_>) -> Result<Command, Box<Undecoded>> {
             Some(_) | None => None,
         };
     let auth = named.auth.unwrap_or_default();
-    let proof = (!auth.is_empty() || named.channel_data.is_some())
-        .then(|| Box::new(Proof { auth, data: named.channel_data, member }));
+    // A channel that everybody may join needs no permission, whatever is sent with it.
+    let proof = kind.guarded.then(|| Box::new(Proof { auth, data: named.channel_data, member }));
     // The last event of a cache channel comes with it.
     let since = if kind.cache { Since::Last(1) } else { Since::Now };
     let wanted = Wanted { channel, since, presence: kind.presence, proof };
@@ -123,7 +124,8 @@ fn member(text: &str) -> Result<Member, String> {
         Err(_) => return Err(wrong("user_id is missing, or is no string or number")),
     };
     let user = UserId::new(&id).map_err(|fault| wrong(&fault.to_string()))?;
-    Ok(Member { user, kind, info: data.user_info.and_then(info) })
+    let info = info(data.user_info).map_err(|why| wrong(&format!("user_info {why}")))?;
+    Ok(Member { user, kind, info })
 }
 
 fn sign_in(frame: &Frame<'_>) -> Result<Command, Box<Undecoded>> {
@@ -137,7 +139,8 @@ fn sign_in(frame: &Frame<'_>) -> Result<Command, Box<Undecoded>> {
     let id = id.ok_or_else(|| {
         unsigned("Invalid user_data: id is a string of 1 to 128 characters, without spaces")
     })?;
-    let info = user.user_info.and_then(info);
+    let info =
+        info(user.user_info).map_err(|why| unsigned(&format!("Invalid user_data: user_info {why}")))?;
     let watchlist = user.watchlist.iter().filter_map(|id| UserId::new(id).ok()).collect();
     Ok(Command::SignIn(Box::new(SignIn { auth, user: id, info, watchlist, user_data })))
 }
@@ -146,19 +149,14 @@ fn outgoing(frame: &Frame<'_>) -> Result<Command, Box<Undecoded>> {
     let channel = channel(frame.channel.clone())?;
     let event = EventName::new(&frame.event)
         .map_err(|_fault| bad("Invalid event name: it has at most 200 characters".to_owned()))?;
-    let data = frame.data.map_or_else(|| Bytes::from_static(b"null"), one_line);
+    let data = json::one_line(frame.data.map_or("null", RawValue::get))
+        .map_err(|why| bad(format!("Client event rejected - its data {why}")))?;
     Ok(Command::Publish(Box::new(Outgoing { channel, event, data, reference: None })))
 }
 
 /// Takes a user's description; `null` is none.
-fn info(raw: &RawValue) -> Option<Bytes> {
-    (raw.get() != "null").then(|| one_line(raw))
-}
-
-/// Takes a JSON text; line breaks can only stand between its values.
-fn one_line(raw: &RawValue) -> Bytes {
-    let space = |byte: u8| if matches!(byte, b'\r' | b'\n') { b' ' } else { byte };
-    raw.get().bytes().map(space).collect()
+fn info(raw: Option<&RawValue>) -> Result<Option<Bytes>, Unsound> {
+    raw.filter(|raw| raw.get() != "null").map(|raw| json::one_line(raw.get())).transpose()
 }
 
 /// Reads the members of `data`: an object, or a string that holds one.

@@ -17,11 +17,10 @@ const SHOWN_MAX_CHARS: usize = 64;
 /// A name that clients of this protocol cannot have. The message is written for the person who sent it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "Invalid channel name: '{shown}'. A name has 1 to {max_bytes} characters: letters, digits and _ - = @ , . ;"
+    "Invalid channel name: '{shown}'. A name is not empty, not longer than the application allows, and made of letters, digits and _ - = @ , . ;"
 )]
 pub struct BadName {
     shown: String,
-    max_bytes: usize,
 }
 
 /// Reads a channel's name of at most `max_bytes`.
@@ -29,7 +28,7 @@ pub struct BadName {
 /// # Errors
 /// [`BadName`] when it is empty, too long, or holds another character.
 pub fn channel(text: &str, max_bytes: usize) -> Result<ChannelName, BadName> {
-    let bad = || BadName { shown: text.chars().take(SHOWN_MAX_CHARS).collect(), max_bytes };
+    let bad = || BadName { shown: text.chars().take(SHOWN_MAX_CHARS).collect() };
     if text.len() > max_bytes {
         return Err(bad());
     }

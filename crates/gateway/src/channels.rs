@@ -40,6 +40,7 @@ impl Channels for NodeChannels {
         let question = match question {
             Question::Counts { app, prefix } => carillon_node::Question::Counts { app, prefix },
             Question::Count(channel) => carillon_node::Question::Count(channel),
+            Question::Each(app, channels) => carillon_node::Question::Each(app, channels),
             Question::Connections(app) => carillon_node::Question::Connections(app),
             Question::Terminate(app, user) => carillon_node::Question::Terminate(app, user),
         };

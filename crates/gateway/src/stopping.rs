@@ -68,9 +68,10 @@ impl Gateway {
                 self.node.cut();
                 let workers = std::mem::take(&mut self.workers);
                 let left = tokio::task::spawn_blocking(move || join_all(workers));
-                self.node.farewell();
                 let _some_stayed = tokio::time::timeout(LAST_MOMENT.saturating_mul(2), left).await.is_err();
+                self.node.farewell();
                 self.tasks.enter(Phase::Cut);
+                let _finished = self.tasks.finished(LAST_MOMENT).await;
                 return Ended::Fatal(why);
             }
         }

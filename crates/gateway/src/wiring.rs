@@ -9,11 +9,11 @@ use std::{io, net::SocketAddr, sync::Arc, thread::JoinHandle, time::Duration};
 use carillon_api::{InUse, PusherRest};
 use carillon_auth::{KeyRing, SameId, TokenVerifier};
 use carillon_backend::{Egress, Webhooks};
-use carillon_broker::{Alone, Broker, Listen, MemoryBroker, MemoryQueue, WorkQueue};
+use carillon_broker::{Alone, Broker, Link, Listen, MemoryBroker, MemoryQueue, WorkQueue};
 use carillon_broker_nats::{Fatal, NatsBroker};
 use carillon_config::{Broker as BrokerConfig, Config};
 use carillon_model::{Epoch, NodeId};
-use carillon_node::{Neighbours, Node, NodeConfig, Parts, Router};
+use carillon_node::{Neighbours, Node, NodeConfig, Parts, Relay, Router};
 use carillon_session::Limits;
 use carillon_tasks::Tasks;
 use carillon_telemetry::{Metrics, metric};
@@ -135,13 +135,7 @@ impl Gateway {
         };
         let router = Arc::new(Router::new(config.node.workers.get(), config.channels.clone()));
         let (broker, fatal) = broker(config, &router, &tasks)?;
-        let me = NodeId::from_bits(getrandom::u64().map_err(StartError::Random)?);
-        let neighbours = Neighbours::new(me, &router, &tasks);
-        let fallback = Fallback::new(&neighbours, tasks.stop());
-        neighbours.join(match &fatal {
-            FatalWatch::Never => Arc::new(Alone::new(me)),
-            FatalWatch::Nats(broker) => broker.cluster(me, Arc::clone(&neighbours) as Arc<dyn Listen>),
-        });
+        let (neighbours, fallback) = neighbours(&router, &fatal, &tasks)?;
         let health = broker.health();
         tell(config, &neighbours, &fatal, &tasks)?;
         let node = Node::new(Parts {
@@ -234,6 +228,28 @@ fn broker(
             Ok((Arc::clone(&broker) as Arc<dyn Broker>, FatalWatch::Nats(broker)))
         }
     }
+}
+
+/// Joins the cluster, if there is one, with everybody who hears its words.
+fn neighbours(
+    router: &Arc<Router>,
+    broker: &FatalWatch,
+    tasks: &Tasks,
+) -> Result<(Arc<Neighbours>, Arc<Fallback>), StartError> {
+    let me = NodeId::from_bits(getrandom::u64().map_err(StartError::Random)?);
+    let neighbours = Neighbours::new(me, router, tasks);
+    let fallback = Fallback::new(&neighbours, tasks.stop());
+    neighbours.join(match broker {
+        FatalWatch::Never => {
+            neighbours.link(Link::Up);
+            Arc::new(Alone::new(me))
+        }
+        FatalWatch::Nats(broker) => {
+            neighbours.set_relay(Arc::clone(&fallback) as Arc<dyn Relay>);
+            broker.cluster(me, Arc::clone(&neighbours) as Arc<dyn Listen>)
+        }
+    });
+    Ok((neighbours, fallback))
 }
 
 /// Has applications told what they want to be told.

@@ -9,6 +9,7 @@ pub mod channel;
 pub mod error;
 pub mod form;
 pub mod id;
+pub mod json;
 pub mod kind;
 pub mod member;
 pub mod position;

@@ -14,7 +14,9 @@ use std::{
 
 use bytes::Bytes;
 use carillon_hub::{Line, Offered, Origin, Outbox, Seat};
-use carillon_model::{App, ChannelName, CloseReason, NewMessage, Overflow, Position, Publication};
+use carillon_model::{
+    App, ChannelKind, ChannelName, CloseReason, NewMessage, Overflow, Position, Publication,
+};
 use carillon_session::{Push, Reference, Session, Wanted};
 
 use crate::{
@@ -35,6 +37,9 @@ const BROKEN_PATIENCE: Duration = Duration::from_secs(1);
 /// channels is not held up.
 const JOINS_BURST: i64 = 2000;
 const JOINS_PER_SECOND: u128 = 100;
+
+/// What is told to all members, on all nodes, counts as so many.
+const PRESENCE_PRICE: i64 = 5;
 
 /// Frames that leave in one system call at most.
 const SLICES_MAX: usize = 64;
@@ -179,9 +184,10 @@ impl Connection {
 
     /// Notes that it joins a channel or leaves one, which others may be told of, on all nodes. Whoever does so again and
     /// again is read from no faster than it may.
-    pub(crate) fn spend(&mut self, now: Instant) {
+    pub(crate) fn spend(&mut self, channel: &ChannelName, now: Instant) {
         self.refill(now);
-        self.budget = self.budget.saturating_sub(1);
+        let price = if ChannelKind::of(channel).presence { PRESENCE_PRICE } else { 1 };
+        self.budget = self.budget.saturating_sub(price);
     }
 
     /// Goes on reading, if there is a budget again.

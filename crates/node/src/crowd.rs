@@ -27,6 +27,10 @@ use crate::{
 /// How often time passes for rosters at least; they never wait for less.
 const TICK: Duration = Duration::from_millis(100);
 
+/// A process for which no time passed for so long was stopped, or its machine was: as long as others may be silent
+/// before they count as dead, less the time in which they would have spoken.
+const STOOD_STILL: Duration = Duration::from_secs(4);
+
 /// The rosters of a node.
 pub(crate) struct Crowd {
     state: Mutex<State>,
@@ -177,13 +181,21 @@ impl Crowd {
     /// Lets time pass, until the process is cut.
     pub(crate) async fn run(&self, stop: Stop) {
         let mut interval = tokio::time::interval(TICK);
+        let mut before = clock::now();
         loop {
             tokio::select! {
                 () = stop.reached(Phase::Cut) => return,
                 _tick = interval.tick() => {}
             }
             let now = clock::now();
+            let stood_still = now.saturating_duration_since(before) > STOOD_STILL;
+            before = now;
             self.change(|state| {
+                if stood_still {
+                    // It was this process that was silent, not the others: their words are waiting to be heard.
+                    state.rosters.handle_link(carillon_presence::Link::Down, now);
+                    state.rosters.handle_link(carillon_presence::Link::Up, now);
+                }
                 if state.rosters.next_deadline().is_some_and(|deadline| deadline <= now) {
                     state.rosters.handle_timeout(now);
                 }

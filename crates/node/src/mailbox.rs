@@ -224,7 +224,12 @@ impl Mailbox {
                 Mail::Deliver(_) => queue.deliveries -= 1,
                 Mail::Changed(_) => queue.changes -= 1,
                 Mail::Overlooked(channel) => drop(queue.overlooked.take(channel)),
-                Mail::Missed(..) | Mail::Counted(_) | Mail::Asked(..) | Mail::Accepted(..) | Mail::Drain(_) | Mail::Cut => {}
+                Mail::Missed(..)
+                | Mail::Counted(_)
+                | Mail::Asked(..)
+                | Mail::Accepted(..)
+                | Mail::Drain(_)
+                | Mail::Cut => {}
             }
         }
         if queue.mail.is_empty() {

@@ -250,13 +250,17 @@ impl Node {
 
     /// Finds the application of a client.
     pub(crate) fn app_of(&self, whose: &Whose) -> Result<Arc<App>, Refusal> {
-        match whose {
-            Whose::First => Ok(Arc::clone(self.apps().first())),
-            Whose::Known(app) => Ok(Arc::clone(app)),
-            Whose::Named(id) => self.apps().by_id(id).map(Arc::clone).ok_or_else(|| {
+        let app = match whose {
+            Whose::First => self.apps().first(),
+            Whose::Known(app) => app,
+            Whose::Named(id) => self.apps().by_id(id).ok_or_else(|| {
                 Refusal::new(ErrorCode::Unauthorized, "no application has the id that `app` names")
-            }),
+            })?,
+        };
+        if !app.enabled {
+            return Err(Refusal::new(ErrorCode::Forbidden, "the application is disabled"));
         }
+        Ok(Arc::clone(app))
     }
 
     /// Says whether an application has as many connections here as it may.

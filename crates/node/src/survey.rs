@@ -19,7 +19,7 @@ use carillon_model::{AppSpace, ChannelName, NodeId, UserId};
 use carillon_tasks::clock;
 use prost::Message as _;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{OnceCell, OwnedSemaphorePermit, Semaphore, mpsc},
     time::timeout_at,
 };
 
@@ -40,7 +40,7 @@ const FRESH: Duration = Duration::from_secs(1);
 const KEPT_MAX: usize = 64;
 
 /// Questions of other nodes that are worked on at a time; past that they get no answer.
-const AT_ONCE: usize = 64;
+const AT_ONCE: usize = 1024;
 
 /// Parts of answers that wait to be added up.
 const PARTS_MAX: usize = 1024;
@@ -60,6 +60,8 @@ pub enum Question {
     },
     /// How many subscriptions one channel has.
     Count(ChannelName),
+    /// How many each of these has, all of one application.
+    Each(AppSpace, Vec<ChannelName>),
     /// How many connections an application has.
     Connections(AppSpace),
     /// End the connections that are signed in as a user; answered with how many there were.
@@ -97,6 +99,8 @@ struct Asked {
     app: String,
     #[prost(string, tag = "4")]
     text: String,
+    #[prost(string, repeated, tag = "5")]
+    channels: Vec<String>,
 }
 
 /// A part of an answer.
@@ -115,6 +119,9 @@ struct Answered {
     parts: u32,
 }
 
+/// When a question was asked, and the answer, once it is there: those who ask the same meanwhile wait for it.
+type Kept = (Instant, Arc<OnceCell<Arc<Findings>>>);
+
 /// The questions that are open, and the answers that are still good.
 pub(crate) struct Surveys {
     router: Arc<Router>,
@@ -122,7 +129,7 @@ pub(crate) struct Surveys {
     voice: Voice,
     number: AtomicU64,
     open: Mutex<HashMap<u64, mpsc::Sender<(NodeId, Answered)>>>,
-    kept: Mutex<BTreeMap<Question, (Instant, Arc<Findings>)>>,
+    kept: Mutex<BTreeMap<Question, Kept>>,
     answering: Arc<Semaphore>,
 }
 
@@ -144,23 +151,32 @@ impl Surveys {
     /// # Cancel safety
     /// Safe, but what a question ends may have ended.
     pub(crate) async fn ask(&self, question: Question, deadline: Instant) -> Arc<Findings> {
-        let keeps = !matches!(question, Question::Terminate(..));
         let now = clock::now();
-        if keeps
-            && let Some((since, known)) = lock(&self.kept).get(&question)
-            && now.saturating_duration_since(*since) < FRESH
-        {
-            return Arc::clone(known);
-        }
-        let findings = Arc::new(self.ask_all(&question, deadline, now).await);
-        if keeps {
-            let mut kept = lock(&self.kept);
-            kept.retain(|_, (since, _)| now.saturating_duration_since(*since) < FRESH);
-            if kept.len() < KEPT_MAX {
-                kept.insert(question, (now, Arc::clone(&findings)));
-            }
+        let asks = async || Arc::new(self.ask_all(&question, deadline, now).await);
+        let Some(answer) = self.kept_answer(&question, now) else { return asks().await };
+        let findings = Arc::clone(answer.get_or_init(asks).await);
+        if findings.answered < findings.of {
+            lock(&self.kept).retain(|_, (_, kept)| !Arc::ptr_eq(kept, &answer));
         }
         findings
+    }
+
+    /// Returns the place of a question's answer; none where answers are not kept.
+    fn kept_answer(&self, question: &Question, now: Instant) -> Option<Arc<OnceCell<Arc<Findings>>>> {
+        if matches!(question, Question::Terminate(..)) {
+            return None;
+        }
+        let mut kept = lock(&self.kept);
+        kept.retain(|_, (since, _)| now.saturating_duration_since(*since) < FRESH);
+        if let Some((_, answer)) = kept.get(question) {
+            return Some(Arc::clone(answer));
+        }
+        if kept.len() >= KEPT_MAX {
+            return None;
+        }
+        let answer = Arc::new(OnceCell::new());
+        kept.insert(question.clone(), (now, Arc::clone(&answer)));
+        Some(answer)
     }
 
     async fn ask_all(&self, question: &Question, deadline: Instant, now: Instant) -> Findings {
@@ -262,8 +278,13 @@ impl Question {
             Self::Count(channel) => (2, channel.app(), channel.as_str()),
             Self::Connections(app) => (3, app.as_str(), ""),
             Self::Terminate(app, user) => (4, app.as_str(), user.as_str()),
+            Self::Each(app, _) => (5, app.as_str(), ""),
         };
-        Asked { number, what, app: app.to_owned(), text: text.to_owned() }
+        let channels = match self {
+            Self::Each(_, channels) => channels.iter().map(|channel| channel.as_str().to_owned()).collect(),
+            Self::Counts { .. } | Self::Count(_) | Self::Connections(_) | Self::Terminate(..) => Vec::new(),
+        };
+        Asked { number, what, app: app.to_owned(), text: text.to_owned(), channels }
     }
 
     fn read(asked: &Asked) -> Option<Self> {
@@ -273,6 +294,11 @@ impl Question {
             2 => Some(Self::Count(ChannelName::any(&asked.text).ok()?.within(&app))),
             3 => Some(Self::Connections(app)),
             4 => Some(Self::Terminate(app, UserId::new(&asked.text).ok()?)),
+            5 => {
+                let names = asked.channels.iter().map(|name| Some(ChannelName::any(name).ok()?.within(&app)));
+                let channels = names.collect::<Option<Vec<_>>>()?;
+                Some(Self::Each(app, channels))
+            }
             _ => None,
         }
     }

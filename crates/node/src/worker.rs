@@ -379,11 +379,11 @@ impl Worker {
             Effect::Say(_) | Effect::ProbePeer if !connection.is_open() => {}
             Effect::Say(push) => self.say(connection, &push),
             Effect::Join { wanted, reference } => {
-                connection.spend(now);
+                connection.spend(&wanted.channel, now);
                 self.answer_join(key, connection, wanted, reference, now);
             }
             Effect::Leave(channel) => {
-                connection.spend(now);
+                connection.spend(&channel, now);
                 self.leave(connection, &channel);
             }
             Effect::Verify { token, reference } => {

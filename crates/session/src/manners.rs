@@ -21,6 +21,8 @@ pub struct Manners {
     sent: u32,
     since: Instant,
     authorize_by: Option<Instant>,
+    /// Guarded channels that the client was told it has; sorted.
+    joined: Vec<ChannelName>,
 }
 
 impl Manners {
@@ -34,7 +36,15 @@ impl Manners {
         authorize_by: Option<Instant>,
         now: Instant,
     ) -> Self {
-        Self { client_events, data_max_bytes, per_second, sent: 0, since: now, authorize_by }
+        Self {
+            client_events,
+            data_max_bytes,
+            per_second,
+            sent: 0,
+            since: now,
+            authorize_by,
+            joined: Vec::new(),
+        }
     }
 
     /// Returns when the conversation ends unless the client has shown who it is.
@@ -51,6 +61,16 @@ impl Manners {
     pub(crate) fn handle_joined(&mut self, channel: &ChannelName) {
         if ChannelKind::of(channel).guarded {
             self.authorize_by = None;
+            if let Err(place) = self.joined.binary_search(channel) {
+                self.joined.insert(place, channel.clone());
+            }
+        }
+    }
+
+    /// Learns that the client has left a channel.
+    pub(crate) fn handle_left(&mut self, channel: &ChannelName) {
+        if let Ok(place) = self.joined.binary_search(channel) {
+            self.joined.remove(place);
         }
     }
 
@@ -60,12 +80,7 @@ impl Manners {
     }
 
     /// Takes an event of the client's, if it may be sent. The texts are those that Pusher's clients show.
-    pub(crate) fn handle_event(
-        &mut self,
-        outgoing: &Outgoing,
-        subscribed: bool,
-        now: Instant,
-    ) -> Result<(), Refusal> {
+    pub(crate) fn handle_event(&mut self, outgoing: &Outgoing, now: Instant) -> Result<(), Refusal> {
         let refuse = |code, message: String| Err(Refusal::new(code, message));
         let kind = ChannelKind::of(&outgoing.channel);
         if !self.client_events {
@@ -77,7 +92,7 @@ impl Manners {
             let message = "Client event rejected - only supported on private and presence channels";
             return refuse(ErrorCode::Forbidden, message.to_owned());
         }
-        if !subscribed {
+        if self.joined.binary_search(&outgoing.channel).is_err() {
             let message =
                 format!("Client event rejected - you must be subscribed to channel {}", outgoing.channel);
             return refuse(ErrorCode::Forbidden, message);

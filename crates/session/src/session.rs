@@ -155,9 +155,8 @@ impl Session {
             }
             Ok(Command::SignIn(sign_in)) => self.effects.push_back(Effect::SignIn(sign_in)),
             Ok(Command::Publish(outgoing)) => {
-                let held = self.channels.binary_search(&outgoing.channel).is_ok();
                 let allowed = match &mut self.manners {
-                    Some(manners) => manners.handle_event(&outgoing, held, now),
+                    Some(manners) => manners.handle_event(&outgoing, now),
                     None => Err(Manners::none()),
                 };
                 match allowed {
@@ -397,6 +396,9 @@ impl Session {
         for channel in channels {
             if let Ok(place) = self.channels.binary_search(&channel) {
                 self.channels.remove(place);
+                if let Some(manners) = &mut self.manners {
+                    manners.handle_left(&channel);
+                }
                 self.effects.push_back(Effect::Leave(channel.clone()));
                 self.say(Push::Unsubscribed { channel, refusal: None, reference });
             } else {

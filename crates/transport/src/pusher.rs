@@ -22,6 +22,9 @@ use tokio::{
 
 use crate::frame;
 
+/// The first byte of a close frame (RFC 6455 §5.2).
+const CLOSE: u8 = 0x88;
+
 /// For how long a client that was refused may take to close its side.
 const GOODBYE: Duration = Duration::from_secs(5);
 
@@ -96,8 +99,14 @@ pub(crate) async fn send_away(mut socket: TcpStream, refused: Refused, protocol:
     let ending = async {
         socket.write_all(&frames).await?;
         let mut scratch = [0; 256];
-        while socket.read(&mut scratch).await? > 0 {}
-        std::io::Result::Ok(())
+        // The answer is a close frame, which comes alone as a rule. Whatever else is said ends with the patience.
+        loop {
+            match socket.read(&mut scratch).await? {
+                0 => return std::io::Result::Ok(()),
+                _ if scratch.first() == Some(&CLOSE) => return socket.shutdown().await,
+                _ => {}
+            }
+        }
     };
     let _gone_or_late = timeout(GOODBYE, ending).await;
 }

@@ -17,6 +17,7 @@ use serde_json::{Map, Value, value::RawValue};
 
 use super::{Answer, PusherRest, bad, channel_name, questions::Info};
 use crate::{
+    channels::Findings,
     data::Data,
     intake::{hand_over, unix_now},
 };
@@ -75,11 +76,13 @@ impl PusherRest {
         if event.info.is_empty() {
             return Ok("{}".to_owned().into());
         }
-        let told = join_all(event.messages.iter().map(|(name, message)| async move {
-            (name.clone(), self.attributes(&message.channel, event.info, deadline).await)
-        }));
-        let channels: Map<_, _> = told.await.into_iter().map(|(name, told)| (name, told.into())).collect();
-        Ok(Value::from(Map::from_iter([("channels".to_owned(), channels.into())])).to_string().into())
+        let asked = event.messages.iter().map(|(_, message)| (&message.channel, event.info));
+        let counts = self.counts(app, asked, deadline).await;
+        let told = |(name, message): &(String, NewMessage)| {
+            (name.clone(), self.attributes(&message.channel, event.info, counts.as_ref()).into())
+        };
+        let channels: Map<_, _> = event.messages.iter().map(told).collect();
+        Ok(answer(&Map::from_iter([("channels".to_owned(), channels.into())]), counts.as_ref()))
     }
 
     /// Publishes a batch of events, each to one channel.
@@ -110,14 +113,16 @@ impl PusherRest {
         if events.iter().all(|event| event.info.is_empty()) {
             return Ok("{}".to_owned().into());
         }
-        let told = join_all(events.iter().map(|event| async move {
-            match event.messages.first() {
-                Some((_, message)) => self.attributes(&message.channel, event.info, deadline).await,
-                None => Map::new(),
-            }
-        }));
-        let told: Vec<Value> = told.await.into_iter().map(Value::from).collect();
-        Ok(Value::from(Map::from_iter([("batch".to_owned(), told.into())])).to_string().into())
+        let channel = |event: &Event| event.messages.first().map(|(_, message)| message.channel.clone());
+        let channels: Vec<_> = events.iter().map(|event| (channel(event), event.info)).collect();
+        let asked = channels.iter().filter_map(|(channel, info)| Some((channel.as_ref()?, *info)));
+        let counts = self.counts(app, asked, deadline).await;
+        let told = |(channel, info): &(Option<ChannelName>, Info)| match channel {
+            Some(channel) => self.attributes(channel, *info, counts.as_ref()).into(),
+            None => Value::from(Map::new()),
+        };
+        let told: Vec<Value> = channels.iter().map(told).collect();
+        Ok(answer(&Map::from_iter([("batch".to_owned(), told.into())]), counts.as_ref()))
     }
 
     /// Publishes in order. Nothing is published unless every channel's rule takes what is for it.
@@ -135,6 +140,14 @@ impl PusherRest {
             None => Ok(()),
             Some(refusal) => Err(halfway(refusal)),
         }
+    }
+}
+
+/// Answers with what was asked for; says how many nodes know where some were silent.
+fn answer(told: &Map<String, Value>, counts: Option<&Findings>) -> Answer {
+    Answer {
+        json: Value::from(told.clone()).to_string(),
+        nodes: counts.map(|counts| (counts.answered, counts.of)),
     }
 }
 

@@ -4,7 +4,10 @@
 //! **Called by:** `pusher`; `events` for what is told of the channels of an event.
 //! **Must not know:** who has signed, how nodes ask each other.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use carillon_model::{App, ChannelKind, ChannelName, ErrorCode, Refusal, UserId};
 use percent_encoding::percent_decode_str;
@@ -151,19 +154,31 @@ impl PusherRest {
         answer(&findings, &json!({ "connections": findings.total }))
     }
 
-    /// Returns what is told of a channel to whom an event was published. Only what was asked for is found out.
-    pub(super) async fn attributes(
+    /// Returns the subscriptions of channels to which something was published, if they were asked for.
+    pub(super) async fn counts(
+        &self,
+        app: &App,
+        asked: impl Iterator<Item = (&ChannelName, Info)>,
+        deadline: Instant,
+    ) -> Option<Findings> {
+        let counted = asked.filter(|(_, info)| info.subscription_count);
+        let channels: BTreeSet<_> = counted.map(|(channel, _)| channel.clone()).collect();
+        if channels.is_empty() {
+            return None;
+        }
+        let question = Question::Each(app.space.clone(), channels.into_iter().collect());
+        Some(self.channels.ask(question, deadline).await)
+    }
+
+    /// Returns what is told of a channel to whom an event was published.
+    pub(super) fn attributes(
         &self,
         channel: &ChannelName,
         info: Info,
-        deadline: Instant,
+        counts: Option<&Findings>,
     ) -> Map<String, Value> {
-        let count = if info.subscription_count {
-            self.channels.ask(Question::Count(channel.clone()), deadline).await.total
-        } else {
-            0
-        };
-        self.told(channel, info, count)
+        let count = counts.and_then(|counts| counts.channels.get(channel.as_str())).copied();
+        self.told(channel, info, count.unwrap_or_default())
     }
 
     fn told(&self, channel: &ChannelName, info: Info, subscriptions: u64) -> Map<String, Value> {

@@ -80,6 +80,13 @@ impl Channels for Lists {
             Question::Count(channel) => {
                 findings.total = self.subscriptions.get(channel.as_str()).copied().unwrap_or_default();
             }
+            Question::Each(_, channels) => {
+                let known = channels.iter().filter_map(|channel| {
+                    let count = self.subscriptions.get(channel.as_str())?;
+                    Some((channel.as_str().to_owned(), *count))
+                });
+                findings.channels = known.collect();
+            }
             Question::Connections(_) => findings.total = 7,
             Question::Terminate(..) => findings.total = 1,
         }

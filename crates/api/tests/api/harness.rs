@@ -97,6 +97,7 @@ impl Channels for Node {
             }
             Question::Counts { .. }
             | Question::Count(_)
+            | Question::Each(..)
             | Question::Connections(_)
             | Question::Terminate(..) => {}
         }

@@ -380,7 +380,7 @@ pub(crate) static SECTIONS: &[Section] = &[
                 Texts { max: 5 },
                 Absent,
                 "What they are told: `channel_existence`, `presence`, `client_events`, `cache_channels`, \
-                 `subscription_count`. When absent: all of it.",
+                 `subscription_count`. When absent: all of it but the last.",
             ),
             key(
                 "webhook_batch",

@@ -109,6 +109,11 @@ fn what_cannot_be_read_is_told_with_the_reason() {
             ErrorCode::Unauthorized,
             "Invalid user_data",
         ),
+        (
+            r#"{"event":"client-a","channel":"private-a","data":"\ud800"}"#,
+            ErrorCode::BadRequest,
+            "Client event rejected - its data holds half",
+        ),
         (r#"{"event":"order"}"#, ErrorCode::UnknownType, "Unknown event 'order'"),
     ] {
         let fault = refused(frame);

@@ -46,7 +46,8 @@ impl Worker {
             Changed::Counted(count) => Push::Counted { channel, count: *count },
         };
         let mut texts: Vec<(Form, String)> = Vec::new();
-        for key in self.channels.borrow().told_of(&change.channel, change.turn) {
+        let keys = self.channels.borrow().told_of(&change.channel, change.turn);
+        for key in keys {
             let mut connections = self.connections.borrow_mut();
             let Some(connection) = connections.get_mut(key.get()).filter(|one| one.is_open()) else {
                 continue;
@@ -96,6 +97,15 @@ impl Worker {
                 }
             }
             Question::Count(channel) => part.total = self.channels.borrow().count(channel) as u64,
+            Question::Each(_, these) => {
+                let channels = self.channels.borrow();
+                for channel in these {
+                    let count = channels.count(channel) as u64;
+                    if count > 0 {
+                        part.channels.insert(channel.as_str().to_owned(), count);
+                    }
+                }
+            }
             Question::Connections(app) => {
                 let connections = self.connections.borrow();
                 part.total = connections.iter().filter(|(_, one)| one.app.space == *app).count() as u64;

@@ -163,7 +163,7 @@ impl Worker {
 
     /// Grants what waited for another past of the same client to be brought.
     pub(super) fn grant_next(&self, key: SessionKey, connection: &mut Connection, now: Instant) {
-        let mut left = connection.wishes.len();
+        let mut left = if connection.session.is_closed() { 0 } else { connection.wishes.len() };
         while left > 0 && self.node.broker_was_reached() && Self::has_reader_free(connection) {
             left -= 1;
             let (wanted, reference) = connection.wishes.remove(0);

@@ -35,20 +35,22 @@ impl Worker {
             return connection.session.handle_answer(answer);
         }
         let SignIn { user, info, user_data, watchlist, .. } = sign_in;
+        let most = connection.app.limits.presence_member_bytes;
+        if info.as_ref().is_some_and(|info| info.len() > most) {
+            let message = format!("Invalid user_data: user_info has more than {most} bytes");
+            let refusal = Refusal::new(ErrorCode::Unauthorized, message);
+            return connection.session.handle_answer(Answer::Rejected { refusal, reference: None });
+        }
         let known = connection.session.identity().is_some();
-        let identity = Identity {
-            user: user.clone(),
-            info: info.clone(),
-            grants: std::iter::empty().collect(),
-            expiry: None,
-        };
+        let identity =
+            Identity { user: user.clone(), info, grants: std::iter::empty().collect(), expiry: None };
         connection.session.handle_answer(Answer::SignedIn { identity, user_data });
         let is_this = connection.session.identity().is_some_and(|identity| identity.user == user);
         if !connection.app.watchlist || !is_this {
             return;
         }
         if !known && let Some(channel) = online(connection, &user) {
-            let member = Member { user, kind: IdKind::Text, info };
+            let member = Member { user, kind: IdKind::Text, info: None };
             let _always_room = self.crowd().join(&channel, id, member, usize::MAX).is_ok();
         }
         self.watch(key, connection, &watchlist);
@@ -97,6 +99,12 @@ impl Worker {
         }
         let presence = ChannelKind::of(&outgoing.channel).presence;
         let user = if presence { self.crowd().member(&outgoing.channel, id) } else { None };
+        if presence && user.is_none() {
+            let message = format!("Client event rejected - you are not a member of {}", outgoing.channel);
+            let refusal = Refusal::new(ErrorCode::Forbidden, message);
+            let reference = outgoing.reference;
+            return connection.session.handle_told(Push::Error { refusal, channel: None, reference });
+        }
         let message = NewMessage {
             channel: outgoing.channel,
             event: Some(outgoing.event),

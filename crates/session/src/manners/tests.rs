@@ -13,24 +13,36 @@ fn event(channel: &str, bytes: usize) -> Outgoing {
     }
 }
 
+fn name(channel: &str) -> ChannelName {
+    ChannelName::new(channel).unwrap()
+}
+
 #[test]
 fn events_go_to_guarded_channels_that_the_client_has() {
     let now = clock::now();
     let mut manners = Manners::new(true, 100, 10, None, now);
-    for (channel, subscribed, expected) in [
-        ("private-a", true, None),
-        ("presence-a", true, None),
-        ("private-cache-a", true, None),
-        ("private-a", false, Some(ErrorCode::Forbidden)),
-        ("news", true, Some(ErrorCode::Forbidden)),
-        ("privateer", true, Some(ErrorCode::Forbidden)),
-        ("private-encrypted-a", true, Some(ErrorCode::Forbidden)),
+    for channel in
+        ["private-a", "presence-a", "private-cache-a", "news", "private-encrypted-a", "private-left"]
+    {
+        manners.handle_joined(&name(channel));
+    }
+    manners.handle_left(&name("private-left"));
+    for (channel, expected) in [
+        ("private-a", None),
+        ("presence-a", None),
+        ("private-cache-a", None),
+        ("private-b", Some(ErrorCode::Forbidden)),
+        ("private-left", Some(ErrorCode::Forbidden)),
+        ("news", Some(ErrorCode::Forbidden)),
+        ("privateer", Some(ErrorCode::Forbidden)),
+        ("private-encrypted-a", Some(ErrorCode::Forbidden)),
     ] {
-        let answer = manners.handle_event(&event(channel, 1), subscribed, now);
+        let answer = manners.handle_event(&event(channel, 1), now);
         assert_eq!(answer.err().map(|refusal| refusal.code), expected, "{channel}");
     }
     let mut silent = Manners::new(false, 100, 10, None, now);
-    let refusal = silent.handle_event(&event("private-a", 1), true, now).unwrap_err();
+    silent.handle_joined(&name("private-a"));
+    let refusal = silent.handle_event(&event("private-a", 1), now).unwrap_err();
     assert_eq!(refusal.code, ErrorCode::NotEnabled);
 }
 
@@ -38,9 +50,10 @@ fn events_go_to_guarded_channels_that_the_client_has() {
 fn as_many_events_as_allowed_pass_in_each_second() {
     let start = clock::now();
     let mut manners = Manners::new(true, 100, 3, None, start);
+    manners.handle_joined(&name("private-a"));
     let mut send = |after: u64, bytes: usize| {
         let now = start + Duration::from_millis(after);
-        manners.handle_event(&event("private-a", bytes), true, now).map_err(|refusal| refusal.code)
+        manners.handle_event(&event("private-a", bytes), now).map_err(|refusal| refusal.code)
     };
     for millis in [0, 1, 2] {
         assert_eq!(send(millis, 100), Ok(()));
