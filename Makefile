@@ -55,13 +55,15 @@ VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 image: static
 	$(BUILD) --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) --tag $(IMAGE) --file deploy/Dockerfile target/image
 
-# CPU per delivery and per publish, and memory per connection, as ratios to what the machine can do at best.
-# About ten minutes. ROUNDS and SECONDS change how long.
+# CPU per delivery and per publish, and memory per connection, as ratios to what the machine can do at best; then the
+# rosters of presence channels while users come and go. About twelve minutes. ROUNDS and SECONDS change how long.
 ROUNDS ?= 5
 SECONDS ?= 2
 bench: build
+	bash tests/tools/nats.sh
 	$(CARGO) build --release --package carillon-benches
 	target/release/compare --rounds $(ROUNDS) --seconds $(SECONDS) --at-most 1500
+	target/release/churn
 
 # Real processes under faults, and what came of it: `make chaos SEED=7 SECONDS=180 CLIENTS=1000 SCENARIO=rage`. Scenarios
 # are rage, roll, kill, storm and away. MODE=--release builds what is shipped, MORE='rate=300 transports=ws,poll' says

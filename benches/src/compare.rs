@@ -73,7 +73,7 @@ pub enum Candidate {
 /// When a server or a measurement fails. Lost, duplicated or reordered messages are figures, not errors.
 pub fn run(options: &Options) -> Result<Figures> {
     let bench = Bench::new(options)?;
-    let columns = column::all(&options.subscribers);
+    let columns = column::all(&options.subscribers, bench.gateway.is_some());
     let mut figures = Figures::default();
     let start = clock::now();
     for round in 0..options.rounds.max(1) {
@@ -84,8 +84,12 @@ pub fn run(options: &Options) -> Result<Figures> {
             let sides = [Side::Limit, Side::Candidate];
             // Who goes first alternates: whatever drifts, drifts for both.
             let order = if round % 2 == 0 { sides } else { [sides[1], sides[0]] };
+            let shared = match column.compares_dialects() {
+                true => Some(bench.start(*column, Side::Candidate)?),
+                false => None,
+            };
             for side in order {
-                figures.enter(*column, side, bench.measure(*column, side)?);
+                figures.enter(*column, side, bench.measure(*column, side, shared.as_ref())?);
             }
         }
         figures.rounds += 1;
@@ -122,20 +126,25 @@ impl<'a> Bench<'a> {
         Ok(Self { options, folder, gateway, all_processors: processors()? })
     }
 
-    /// Starts a fresh server, puts one load on it, and returns the load generator's report.
-    fn measure(&self, column: Column, side: Side) -> Result<Value> {
-        let (kind, binary) = match (side, &self.gateway, column) {
-            (Side::Candidate, Some(gateway), _) => (Kind::Gateway, gateway.clone()),
-            (_, _, Column::Publish) => (Kind::Hyper, self.folder.join("barehyper")),
-            (_, _, Column::Fanout { .. } | Column::Rate { .. } | Column::Idle { .. }) => {
-                (Kind::Raw, self.folder.join("rawsend"))
-            }
-        };
+    /// Starts the server of a side.
+    fn start(&self, column: Column, side: Side) -> Result<Server> {
         self.choose_processor(0)?;
-        let server = Server::start(kind, &binary, &[])?;
+        let (kind, program) = column.limit();
+        match (side, &self.gateway) {
+            (Side::Candidate, Some(gateway)) => Server::start(Kind::Gateway, gateway, &[]),
+            (Side::Candidate, None) | (Side::Limit, _) => {
+                Server::start(kind, &self.folder.join(program), &[])
+            }
+        }
+    }
+
+    /// Puts one load on a server, a fresh one unless both sides share one, and returns the load generator's report.
+    fn measure(&self, column: Column, side: Side, shared: Option<&Server>) -> Result<Value> {
+        let fresh = shared.is_none().then(|| self.start(column, side)).transpose()?;
+        let server = shared.or(fresh.as_ref()).context("a side has a server")?;
         self.choose_processor(1)?;
         let output = Command::new(self.folder.join("load"))
-            .args(column.load_arguments(self.options.seconds))
+            .args(column.load_arguments(side, self.options.seconds))
             .args(["--public", &server.public.to_string(), "--api", &server.api.to_string()])
             .args(["--pid", &server.pid().to_string()])
             .output()
@@ -144,7 +153,7 @@ impl<'a> Bench<'a> {
         let report: serde_json::Result<Value> = serde_json::from_slice(&output.stdout);
         let said = || {
             format!(
-                "no report for {} on {kind:?}: {}\nserver said: {}",
+                "no report for {}, {side:?}: {}\nserver said: {}",
                 column.name(),
                 String::from_utf8_lossy(&output.stderr),
                 server.said()

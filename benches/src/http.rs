@@ -1,7 +1,7 @@
 //! HTTP/1.1 heads, as far as benchmarks need them.
 //!
 //! **Lives here:** cutting one request or answer out of bytes; writing a publish request and its answer.
-//! **Called by:** `publisher` (asks), `raw` (answers), `subscribers` (reads the 101).
+//! **Called by:** `dialect` (asks), `raw` (answers), `subscribers` (reads the 101).
 //! **Must not know:** sockets.
 
 use std::io::Write;
@@ -73,12 +73,13 @@ pub fn first(bytes: &[u8]) -> Result<Option<Message<'_>>> {
     }))
 }
 
-/// Appends a POST of JSON with an API key.
-pub fn write_post(path: &str, key: &str, body: &[u8], out: &mut Vec<u8>) {
+/// Appends a POST of JSON, with an API key unless the path is signed.
+pub fn write_post(path: &str, key: Option<&str>, body: &[u8], out: &mut Vec<u8>) {
+    let authorization = key.map(|key| format!("authorization: Bearer {key}\r\n")).unwrap_or_default();
     write!(
         out,
-        "POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {key}\r\n\
-         content-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        "POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n{authorization}content-type: application/json\r\n\
+         content-length: {}\r\n\r\n",
         body.len()
     )
     .expect("a Vec takes every byte");
@@ -103,7 +104,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back_and_the_next_message_is_left() {
         let mut bytes = Vec::new();
-        write_post("/v1/publish", "dev", b"{}", &mut bytes);
+        write_post("/v1/publish", Some("dev"), b"{}", &mut bytes);
         let one = bytes.len();
         write_answer("200 OK", b"[1]", &mut bytes);
         for cut in 0..one {

@@ -13,6 +13,7 @@ use anyhow::{Result, ensure};
 use carillon_tasks::clock;
 
 use crate::{
+    dialect::Dialect,
     histogram::Percentiles,
     ledger::Faults,
     payload,
@@ -59,7 +60,13 @@ pub struct Options {
     /// Process id of the server: its processor time and memory are read.
     #[arg(long)]
     pub pid: u32,
-    /// API key.
+    /// The protocol of subscribers.
+    #[arg(long, value_enum, default_value_t)]
+    pub subscribe_as: Dialect,
+    /// The publish API.
+    #[arg(long, value_enum, default_value_t)]
+    pub publish_as: Dialect,
+    /// API key of the native publish API.
     #[arg(long, default_value = "dev")]
     pub key: String,
     /// Channel; anything that needs no escaping in a URL or in JSON.
@@ -96,13 +103,22 @@ pub struct Options {
     #[arg(long, default_value_t = 3)]
     pub rounds: usize,
     /// Seconds without any progress after which what is missing counts as lost.
-    #[arg(long, default_value_t = 5.0)]
+    #[arg(long, default_value_t = 30.0)]
     pub patience: f64,
 }
 
 impl Options {
     fn recipe(&self) -> Recipe {
-        Recipe { key: self.key.clone(), channel: self.channel.clone(), size_bytes: self.size }
+        Recipe {
+            dialect: self.publish_as,
+            key: self.key.clone(),
+            channel: self.channel.clone(),
+            size_bytes: self.size,
+        }
+    }
+
+    fn subscribers(&self) -> Subscribers {
+        Subscribers::new(self.public, self.subscribe_as, &self.channel)
     }
 
     fn patience(&self) -> Duration {
@@ -178,7 +194,7 @@ pub struct Report {
 }
 
 /// Keeps three digits after the point: more would be noise in print.
-fn round(number: f64) -> f64 {
+pub(crate) fn round(number: f64) -> f64 {
     (number * 1000.0).round() / 1000.0
 }
 
@@ -238,7 +254,7 @@ fn measure_connect(options: &Options, report: &mut Report) -> Result<()> {
         totals += cost.total;
         users += cost.user;
         // The server's work of closing must not count as the next round's work of connecting.
-        crowd.subscribers = Subscribers::new(options.public, &options.channel);
+        crowd.subscribers = options.subscribers();
         crowd.rest(SETTLE)?;
     }
     let rounds = options.rounds.max(1) as f64;
@@ -262,7 +278,7 @@ impl Crowd {
         let mut crowd = Self {
             poller: Poller::new()?,
             ready: Vec::new(),
-            subscribers: Subscribers::new(options.public, &options.channel),
+            subscribers: options.subscribers(),
             heard: Heard::default(),
         };
         let (start, used) = (clock::now(), Processor::of(options.pid)?);

@@ -14,17 +14,19 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{http, payload};
+use crate::{dialect::Dialect, http};
 
 /// The API answers within a second or refuses; what takes longer than this is a fault of the benchmark's set-up.
-const DEADLINE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(30);
 /// Answers are short; several fit.
 const READ_BYTES: usize = 16 * 1024;
 
-/// What to publish, and with which key.
+/// What to publish, and how.
 #[derive(Clone, Debug)]
 pub struct Recipe {
-    /// API key.
+    /// Whose publish API it is.
+    pub dialect: Dialect,
+    /// API key of the native one.
     pub key: String,
     /// Channel everything is published to.
     pub channel: String,
@@ -66,21 +68,19 @@ impl Publisher {
     /// When the server does not take the request.
     pub fn publish(&mut self, counters: Range<u64>) -> Result<()> {
         let single = counters.end == counters.start + 1;
+        let Recipe { dialect, key, channel, size_bytes } = &self.recipe;
+        let [before, after] = if single { [&b""[..]; 2] } else { dialect.around_batch() };
         self.body.clear();
+        self.body.extend_from_slice(before);
         for counter in counters {
-            if !single {
-                self.body.push(if self.body.is_empty() { b'[' } else { b',' });
+            if self.body.len() > before.len() {
+                self.body.push(b',');
             }
-            write!(self.body, "{{\"channel\":\"{}\",\"data\":", self.recipe.channel)?;
-            payload::write_data(counter, self.recipe.size_bytes, &mut self.body);
-            self.body.push(b'}');
+            dialect.write_item(channel, counter, *size_bytes, &mut self.body);
         }
-        if !single {
-            self.body.push(b']');
-        }
+        self.body.extend_from_slice(after);
         self.request.clear();
-        let path = if single { "/v1/publish" } else { "/v1/batch" };
-        http::write_post(path, &self.recipe.key, &self.body, &mut self.request);
+        dialect.write_request(single, key, &self.body, &mut self.request);
         self.stream.write_all(&self.request).context("server did not take the publish request")?;
         self.unanswered += 1;
         Ok(())

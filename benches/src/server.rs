@@ -6,9 +6,10 @@
 
 use std::{
     fs::File,
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU8, Ordering},
     time::Duration,
 };
 
@@ -16,7 +17,7 @@ use anyhow::{Context, Result, bail, ensure};
 use carillon_tasks::clock;
 
 /// How long a server may take to listen.
-const START: Duration = Duration::from_secs(15);
+const START: Duration = Duration::from_secs(30);
 /// Between two looks whether it listens.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -51,7 +52,7 @@ impl Server {
     pub fn start(kind: Kind, binary: &Path, extra: &[&str]) -> Result<Self> {
         ensure!(binary.is_file(), "there is no {}: {}", binary.display(), how_to_build(kind, binary));
         let [public, api, admin] = free_addresses()?;
-        let log = std::env::temp_dir().join(format!("carillon-bench-{}.log", public.port()));
+        let log = std::env::temp_dir().join(format!("carillon-bench-{public}.log"));
         let out = File::create(&log).with_context(|| format!("could not write {}", log.display()))?;
         let mut command = Command::new(binary);
         match kind {
@@ -139,9 +140,13 @@ fn how_to_build(kind: Kind, binary: &Path) -> String {
     }
 }
 
-/// Three addresses that were free a moment ago. All are held until the last is known, so they differ.
+/// Three addresses that were free a moment ago. All are held until the last is known, so they differ. Nobody takes
+/// them meanwhile: each server of each process has a loopback address of its own, from which no client connects.
 fn free_addresses() -> Result<[SocketAddr; 3]> {
-    let bind = || TcpListener::bind("127.0.0.1:0");
+    static SERVERS: AtomicU8 = AtomicU8::new(0);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let own = Ipv4Addr::new(127, 64 + SERVERS.fetch_add(1, Ordering::Relaxed) % 128, high, low);
+    let bind = || TcpListener::bind((own, 0));
     let held = [bind()?, bind()?, bind()?];
     let [public, api, admin] = &held;
     Ok([public.local_addr()?, api.local_addr()?, admin.local_addr()?])

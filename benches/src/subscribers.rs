@@ -14,9 +14,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use carillon_tests::raw::handshake;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use crate::{
+    dialect::{Dialect, Told},
     frame::{self, Kind},
     http,
     payload::CounterFinder,
@@ -32,7 +34,7 @@ const READ_BYTES: usize = 256 * 1024;
 enum Stage {
     /// The request is sent; no 101 yet.
     Upgrading,
-    /// Waiting for `welcome` and `subscribed`.
+    /// Waiting to be welcome and subscribed.
     Subscribing,
     /// Receives messages.
     Live,
@@ -62,25 +64,28 @@ pub struct Subscribers {
     request: Vec<u8>,
     connections: Vec<Connection>,
     buffer: Vec<u8>,
+    ear: Ear,
+}
+
+/// How what comes is understood.
+#[derive(Debug)]
+struct Ear {
+    dialect: Dialect,
+    /// What whoever is welcome has to send; empty where nothing is left to ask for.
+    subscribe: Vec<u8>,
     finder: CounterFinder,
 }
 
 impl Subscribers {
     /// Prepares subscribers of one channel; nobody is connected yet.
     #[must_use]
-    pub fn new(server: SocketAddr, channel: &str) -> Self {
-        // The key is the RFC's example: the server cannot tell, and computes the answer all the same.
-        let request = format!(
-            "GET /v1/ws?channel={channel} HTTP/1.1\r\nHost: {server}\r\nUpgrade: websocket\r\n\
-             Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-             Sec-WebSocket-Version: 13\r\n\r\n"
-        );
+    pub fn new(server: SocketAddr, dialect: Dialect, channel: &str) -> Self {
         Self {
             server,
-            request: request.into_bytes(),
+            request: handshake(&dialect.path(channel), "").into_bytes(),
             connections: Vec::new(),
             buffer: vec![0; READ_BYTES],
-            finder: CounterFinder::default(),
+            ear: Ear { dialect, subscribe: dialect.subscribe(channel), finder: CounterFinder::default() },
         }
     }
 
@@ -123,12 +128,12 @@ impl Subscribers {
         };
         let bytes = &self.buffer[..read];
         let result = if connection.rest.is_empty() {
-            let used = connection.scan(bytes, &mut self.finder, heard);
+            let used = connection.scan(bytes, &mut self.ear, heard);
             used.map(|used| connection.rest.extend_from_slice(&bytes[used..]))
         } else {
             let mut whole = mem::take(&mut connection.rest);
             whole.extend_from_slice(bytes);
-            let used = connection.scan(&whole, &mut self.finder, heard);
+            let used = connection.scan(&whole, &mut self.ear, heard);
             used.map(|used| connection.rest.extend_from_slice(&whole[used..]))
         };
         result.with_context(|| format!("subscriber {index}"))
@@ -137,7 +142,7 @@ impl Subscribers {
 
 impl Connection {
     /// Takes every complete frame out of `bytes` and returns how many bytes that were.
-    fn scan(&mut self, bytes: &[u8], finder: &mut CounterFinder, heard: &mut Heard) -> Result<usize> {
+    fn scan(&mut self, bytes: &[u8], ear: &mut Ear, heard: &mut Heard) -> Result<usize> {
         let mut used = 0;
         if self.stage == Stage::Upgrading {
             let Some(answer) = http::first(bytes)? else { return Ok(0) };
@@ -149,31 +154,25 @@ impl Connection {
         while let Some(frame) = frame::first(&bytes[used..])? {
             used += frame.length_bytes;
             match frame.kind {
-                Kind::Text if frame.payload.starts_with(b"{\"type\":\"message\"") => {
-                    ensure!(self.stage == Stage::Live, "message before `subscribed`");
-                    heard.counters.push(finder.find(frame.payload)?);
-                }
-                Kind::Text => self.hear_control(frame.payload, heard)?,
+                Kind::Text => match ear.dialect.read(frame.payload)? {
+                    Told::Message => {
+                        ensure!(self.stage == Stage::Live, "message before the subscription");
+                        heard.counters.push(ear.finder.find(frame.payload)?);
+                    }
+                    Told::Welcome => self.stream.write_all(&ear.subscribe)?,
+                    Told::Subscribed => {
+                        ensure!(self.stage == Stage::Subscribing, "subscribed twice");
+                        self.stage = Stage::Live;
+                        heard.subscribed = true;
+                    }
+                    Told::Nothing => {}
+                },
                 Kind::Ping => self.stream.write_all(&frame::pong(frame.payload))?,
                 Kind::Pong => {}
                 Kind::Close => bail!("closed by the server: {}", String::from_utf8_lossy(frame.payload)),
             }
         }
         Ok(used)
-    }
-
-    fn hear_control(&mut self, payload: &[u8], heard: &mut Heard) -> Result<()> {
-        if payload.starts_with(b"{\"type\":\"welcome\"") || payload.starts_with(b"{\"type\":\"ping\"") {
-            return Ok(());
-        }
-        ensure!(
-            payload.starts_with(b"{\"type\":\"subscribed\"") && self.stage == Stage::Subscribing,
-            "unexpected frame: {}",
-            String::from_utf8_lossy(payload)
-        );
-        self.stage = Stage::Live;
-        heard.subscribed = true;
-        Ok(())
     }
 }
 

@@ -102,3 +102,28 @@ async fn in_development_mode_only_pages_of_this_machine_are_answered() {
         assert_eq!(http::raw(gateway.public, rebound.as_bytes()).await.status, 403, "{path}");
     }
 }
+
+/// Everybody knows the secret of development mode.
+#[tokio::test]
+async fn no_website_signs_requests_to_a_developer_s_gateway() {
+    let gateway = Gateway::dev(&[]);
+    let asked = |headers: &str| {
+        let request = format!(
+            "POST /apps/1/events HTTP/1.1\r\nContent-Length: 0\r\nConnection: close\r\n{headers}\r\n\r\n"
+        );
+        let public = gateway.public;
+        async move { http::raw(public, request.as_bytes()).await.status }
+    };
+    for refused in [
+        "Host: 127.0.0.1\r\nOrigin: https://evil.example",
+        // Its name leads to this machine.
+        "Host: evil.example\r\nSec-Fetch-Site: same-origin",
+    ] {
+        assert_eq!(asked(refused).await, 403, "{refused}");
+    }
+    for answered in
+        ["Host: 127.0.0.1", "Host: api-eu.pusher.example", "Host: shop.test\r\nOrigin: http://shop.test"]
+    {
+        assert_eq!(asked(answered).await, 401, "{answered}: it is not signed");
+    }
+}

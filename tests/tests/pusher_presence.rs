@@ -170,7 +170,8 @@ async fn a_numeric_id_stays_a_number_in_events_and_is_a_text_in_lists() {
     let mut as_text = Socket::open(gateway.public, &FIRST).await;
     as_text.ask_as(channel, r#"{"user_id":"10"}"#).await;
     assert_eq!(as_text.joined(channel).await["count"], 2);
-    as_text.leave().await;
+    as_text.unsubscribe(channel).await;
+    as_text.quiet().await;
     socket.leave().await;
     removed(&mut watcher, channel, &json!(10)).await;
     watcher.quiet().await;

@@ -4,6 +4,9 @@
 //! **Called by:** `compare`.
 //! **Must not know:** figures.
 
+use super::Side;
+use crate::server::Kind;
+
 /// One load, put on both sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Column {
@@ -28,6 +31,17 @@ pub enum Column {
     },
     /// The publish API, beside bare hyper.
     Publish,
+    /// The same, by the Pusher protocol: each request is signed.
+    Trigger,
+    /// Fan-out to Pusher clients, beside native ones: both at one gateway, published to by one API.
+    Dialects {
+        /// Subscribers.
+        subscribers: usize,
+        /// Messages per request.
+        burst: u64,
+    },
+    /// The publish API by the Pusher protocol, beside the native one: both at one gateway.
+    PublishDialects,
 }
 
 /// One figure of a report that is compared.
@@ -56,8 +70,8 @@ const fn figure(path: &'static str, name: &'static str, unit: &'static str, judg
     Figure { path, name, unit, judged }
 }
 
-/// Returns all columns for these numbers of subscribers.
-pub(super) fn all(subscribers: &[usize]) -> Vec<Column> {
+/// Returns all columns for these numbers of subscribers; without a gateway, only those that a limit can stand in for.
+pub(super) fn all(subscribers: &[usize], gateway: bool) -> Vec<Column> {
     let mut columns = Vec::new();
     for &subscribers in subscribers {
         for size_bytes in [128, 1024] {
@@ -68,7 +82,13 @@ pub(super) fn all(subscribers: &[usize]) -> Vec<Column> {
     }
     columns.extend(subscribers.first().map(|&subscribers| Column::Rate { subscribers }));
     columns.extend(subscribers.last().map(|&subscribers| Column::Idle { subscribers }));
-    columns.push(Column::Publish);
+    columns.extend([Column::Publish, Column::Trigger]);
+    if gateway {
+        for &subscribers in subscribers {
+            columns.extend([1, 10].map(|burst| Column::Dialects { subscribers, burst }));
+        }
+        columns.push(Column::PublishDialects);
+    }
     columns
 }
 
@@ -83,10 +103,34 @@ impl Column {
             Self::Rate { subscribers } => format!("20/s to {subscribers}"),
             Self::Idle { subscribers } => format!("idle {subscribers}"),
             Self::Publish => "publish".into(),
+            Self::Trigger => "trigger".into(),
+            Self::Dialects { subscribers, burst } => {
+                format!("Pusher/native {subscribers} x {burst}")
+            }
+            Self::PublishDialects => "trigger/publish".into(),
         }
     }
 
-    pub(super) fn load_arguments(self, seconds: f64) -> Vec<String> {
+    /// Returns what shows the limit, and its program.
+    pub(super) const fn limit(self) -> (Kind, &'static str) {
+        match self {
+            Self::Publish | Self::Trigger | Self::PublishDialects => (Kind::Hyper, "barehyper"),
+            Self::Fanout { .. } | Self::Rate { .. } | Self::Idle { .. } | Self::Dialects { .. } => {
+                (Kind::Raw, "rawsend")
+            }
+        }
+    }
+
+    /// Says whether one gateway is both sides: the native dialect is then the limit.
+    pub(super) const fn compares_dialects(self) -> bool {
+        matches!(self, Self::Dialects { .. } | Self::PublishDialects)
+    }
+
+    pub(super) fn load_arguments(self, side: Side, seconds: f64) -> Vec<String> {
+        let dialect = match side {
+            Side::Limit => "native",
+            Side::Candidate => "pusher",
+        };
         let line = match self {
             Self::Fanout { subscribers, size_bytes, burst } => {
                 format!(
@@ -98,6 +142,13 @@ impl Column {
             }
             Self::Idle { subscribers } => format!("idle --subscribers {subscribers} --fanouts 20"),
             Self::Publish => format!("publish --connections 8 --seconds {seconds}"),
+            Self::Trigger => format!("publish --publish-as pusher --connections 8 --seconds {seconds}"),
+            Self::Dialects { subscribers, burst } => format!(
+                "fanout --subscribe-as {dialect} --subscribers {subscribers} --burst {burst} --seconds {seconds}"
+            ),
+            Self::PublishDialects => {
+                format!("publish --publish-as {dialect} --connections 8 --seconds {seconds}")
+            }
         };
         line.split(' ').map(Into::into).collect()
     }
@@ -121,13 +172,14 @@ impl Column {
         const PUBLISH: &[Figure] = &[
             figure("/cpu_us_per_publish/total", "cpu/publish", "us", Judged::Ratio),
             figure("/cpu_us_per_publish/user", "user/publish", "us", Judged::Value),
+            figure("/publishes_per_s", "publishes", "/s", Judged::Value),
             figure("/latency_us/p99", "p99", "us", Judged::Ratio),
         ];
         match self {
-            Self::Fanout { .. } => FANOUT,
+            Self::Fanout { .. } | Self::Dialects { .. } => FANOUT,
             Self::Rate { .. } => RATE,
             Self::Idle { .. } => IDLE,
-            Self::Publish => PUBLISH,
+            Self::Publish | Self::Trigger | Self::PublishDialects => PUBLISH,
         }
     }
 }
