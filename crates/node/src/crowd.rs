@@ -6,10 +6,10 @@
 //! **Must not know:** the rules of rosters: those are `presence`'s; sessions, dialects.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fmt,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use carillon_broker::{Audience, Link};
@@ -26,6 +26,9 @@ use crate::{
 
 /// How often time passes for rosters at least; they never wait for less.
 const TICK: Duration = Duration::from_millis(100);
+
+/// How often the application is told of a channel's number of subscribers at most, by webhooks.
+const COUNTS_EVERY: Duration = Duration::from_secs(1);
 
 /// A process for which no time passed for so long was stopped, or its machine was: as long as others may be silent
 /// before they count as dead, less the time in which they would have spoken.
@@ -45,6 +48,9 @@ struct State {
     turn: u64,
     /// Subscriptions of this node, of channels that are counted.
     counts: HashMap<ChannelName, u32>,
+    /// The last count of each channel that the application is to be told of.
+    untold: BTreeMap<ChannelName, Fact>,
+    told_at: Instant,
 }
 
 /// A change, for those who are told of it.
@@ -73,8 +79,10 @@ pub(crate) struct View<T> {
 
 impl Crowd {
     pub(crate) fn new(me: NodeId, router: Arc<Router>, voice: Voice) -> Self {
-        let rosters = Rosters::new(me, Settings::default(), clock::now());
-        let state = State { rosters, turn: 0, counts: HashMap::new() };
+        let now = clock::now();
+        let rosters = Rosters::new(me, Settings::default(), now);
+        let (counts, untold) = (HashMap::new(), BTreeMap::new());
+        let state = State { rosters, turn: 0, counts, untold, told_at: now };
         Self { state: Mutex::new(state), router, voice, tell: OnceLock::new() }
     }
 
@@ -199,6 +207,10 @@ impl Crowd {
                 if state.rosters.next_deadline().is_some_and(|deadline| deadline <= now) {
                     state.rosters.handle_timeout(now);
                 }
+                if now.saturating_duration_since(state.told_at) >= COUNTS_EVERY {
+                    state.told_at = now;
+                    std::mem::take(&mut state.untold).into_values().for_each(|fact| self.report(fact));
+                }
             });
         }
     }
@@ -233,6 +245,9 @@ impl Crowd {
                 }
                 Effect::Counted { channel, count } => {
                     self.spread(&mut state.turn, channel, Changed::Counted(count));
+                }
+                Effect::Told(Fact { channel, what: what @ What::Counted(_), key }) => {
+                    state.untold.insert(channel.clone(), Fact { channel, what, key });
                 }
                 Effect::Told(fact) => self.report(fact),
             }

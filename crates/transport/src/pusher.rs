@@ -82,10 +82,11 @@ impl Caller {
     }
 }
 
-/// Returns the key in `/app/{key}`, below whatever path clients were told to use.
+/// Returns the key in `/app/{key}`, below whatever path clients were told to use; none, but empty, where the path goes on
+/// behind it.
 pub(crate) fn key_in(path: &str) -> Option<&str> {
-    let (before, key) = path.rsplit_once('/')?;
-    before.ends_with("/app").then_some(key)
+    let (_, key) = path.split_once("/app/")?;
+    Some(if key.contains('/') { "" } else { key })
 }
 
 /// Tells a client that it is refused, and waits until it has closed its side: a close that is not answered counts as
@@ -132,7 +133,8 @@ mod tests {
             ("/app/", Some("")),
             ("/app", None),
             ("/apps/1", None),
-            ("/app/abc/def", None),
+            ("/app/abc/def", Some("")),
+            ("/app/abc/", Some("")),
             ("/myapp/abc", None),
         ] {
             assert_eq!(key_in(path), key, "{path}");

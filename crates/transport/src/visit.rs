@@ -42,6 +42,9 @@ use crate::{
     xhr::{self, Address, Purpose, Source},
 };
 
+/// What every browser says with every request, and nobody else (Fetch Metadata).
+const FETCH_SITE: &str = "sec-fetch-site";
+
 /// A socket whose requests led nowhere after so many times the handshake's timeout is given up.
 const TIMEOUTS: u32 = 2;
 
@@ -269,10 +272,12 @@ impl Visit {
     /// Has a backend's request answered that came to the listener for clients.
     async fn ask_rest(&self, request: Request<Incoming>) -> Answer {
         let Some(rest) = &self.config.rest else { return problem(&Refusal::new(ErrorCode::NotFound, "")) };
-        // Everybody knows the secret of development mode: a website must not use it.
-        if self.config.page.is_some()
-            && let Some(website) = request::foreign_visitor(request.headers())
-        {
+        // Everybody knows the secret of development mode: a website must not use it. Backends may call this machine what
+        // they like; only browsers are held to its names.
+        let from_page = request.headers().contains_key(FETCH_SITE);
+        let website = request::foreign_origin(request.headers())
+            .or_else(|| request::foreign_host(request.headers()).filter(|_| from_page));
+        if let (Some(website), Some(_development)) = (website, &self.config.page) {
             return problem(&foreign(&website));
         }
         self.served.set(true);
@@ -315,7 +320,7 @@ impl Visit {
         };
         self.give(xhr::PATIENCE);
         if address.purpose == Purpose::Send {
-            return self.config.fallback.send(address, &body, frame_max_bytes).await;
+            return self.config.fallback.send(&self.worker, address, &body, frame_max_bytes).await;
         }
         if self.was_served() {
             self.began.set(clock::now());

@@ -16,7 +16,7 @@ mod stream;
 mod word;
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::{HashMap, VecDeque, hash_map::Entry},
     fmt,
     future::poll_fn,
     rc::Rc,
@@ -30,12 +30,12 @@ use std::{
 use bytes::Bytes;
 use carillon_dialect_pusher::{Protocol, Refused};
 use carillon_model::{ErrorCode, NodeId, Refusal};
-use carillon_node::{Neighbours, Place, Relay, Worker};
+use carillon_node::{Guest, Neighbours, Place, Relay, Worker};
 use carillon_tasks::{Stop, clock};
 use http_body_util::Full;
 use hyper::{
     Response, StatusCode,
-    header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS},
+    header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS},
 };
 use prost::Message as _;
 use tokio::{
@@ -45,7 +45,7 @@ use tokio::{
 };
 
 use self::{
-    afar::{Afar, Asking},
+    afar::{Afar, Asking, Found},
     link::XhrLink,
     session::{Put, Saying, Session, TEXTS_BYTES, Taken, Ticket},
     word::{Then, What, Word},
@@ -105,9 +105,14 @@ impl Address {
         let (path, session) = path.rsplit_once('/')?;
         let (path, server) = path.rsplit_once('/')?;
         let (before, key) = path.rsplit_once('/')?;
-        let is_word = |text: &str| (1..=32).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric());
+        let is_word =
+            |text: &str| (1..=32).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric());
         let is_session = before.ends_with("/app") && key.len() <= 128 && is_word(server) && is_word(session);
-        is_session.then(|| Self { purpose, key: key.to_owned(), name: format!("{key}/{server}/{session}").into() })
+        is_session.then(|| Self {
+            purpose,
+            key: key.to_owned(),
+            name: format!("{key}/{server}/{session}").into(),
+        })
     }
 }
 
@@ -121,6 +126,8 @@ pub struct Fallback {
     asking: Mutex<HashMap<u64, mpsc::Sender<(NodeId, Word)>>>,
     /// Where sessions of other nodes were found.
     known: Mutex<HashMap<Box<str>, NodeId>>,
+    /// Sessions of other nodes that something was lost of while no node could be told.
+    lost: Mutex<VecDeque<Arc<str>>>,
     number: AtomicU64,
     /// Words come and go since then.
     up_since: Mutex<Option<Instant>>,
@@ -140,8 +147,9 @@ impl Shared {
 #[derive(Debug)]
 pub(crate) struct Source {
     from: From,
-    /// How the request ends, unless it says so: the client has broken it off.
+    /// It has said how it ends. Otherwise the client has broken it off.
     left: bool,
+    _guest: Guest,
 }
 
 #[derive(Debug)]
@@ -151,20 +159,19 @@ enum From {
 }
 
 impl Fallback {
-    /// Makes the fallback of a node that has joined no cluster yet. `stop` is the process's.
+    /// Makes the fallback of a node. It is alone, unless it is the node's relay. `stop` is the process's.
     #[must_use]
     pub fn new(neighbours: &Arc<Neighbours>, stop: Stop) -> Arc<Self> {
-        let fallback = Arc::new(Self {
+        Arc::new(Self {
             neighbours: Arc::clone(neighbours),
             stop,
             sessions: Mutex::default(),
             asking: Mutex::default(),
             known: Mutex::default(),
+            lost: Mutex::default(),
             number: AtomicU64::new(0),
             up_since: Mutex::default(),
-        });
-        neighbours.set_relay(Arc::clone(&fallback) as Arc<dyn Relay>);
-        fallback
+        })
     }
 
     /// Finds the session of a request that receives, here or on another node, or begins it here.
@@ -179,27 +186,28 @@ impl Fallback {
         version: Option<&str>,
     ) -> Result<Source, Refused> {
         if let Some(session) = self.get(&address.name) {
-            return Ok(self.attach(session));
+            return Ok(self.attach(worker, session));
         }
         // For an application that nobody has, nobody is asked.
         if worker.node().apps().by_key(&address.key).is_some()
-            && let Some(node) = Asking::new(self).find(&address.name).await
+            && let Found::At(node) = Asking::new(self).find(&address.name).await
         {
-            let afar = Box::new(Afar::new(self, node, &address.name));
-            return Ok(Source { from: From::Afar(afar), left: false });
+            let from = From::Afar(Box::new(Afar::new(self, node, &address.name)));
+            return Ok(Source { from, left: false, _guest: worker.guest() });
         }
         let place = worker.node().place_beside(place);
         let caller = Caller::admit(worker.node(), &place, &address.key, version);
         let caller = caller.map_err(|(refused, _protocol): (_, Protocol)| refused)?;
         let session = match lock(&self.sessions).entry(Arc::clone(&address.name)) {
             // Begun by another request meanwhile.
-            Entry::Occupied(begun) => return Ok(self.attach(Arc::clone(begun.get()))),
+            Entry::Occupied(begun) => return Ok(self.attach(worker, Arc::clone(begun.get()))),
             Entry::Vacant(free) => {
                 Arc::clone(free.insert(Arc::new(Shared(Mutex::new(Session::new(clock::now()))))))
             }
         };
-        let source = self.attach(Arc::clone(&session));
-        let link = XhrLink::new(Arc::clone(self), Arc::clone(&address.name), Arc::clone(&session), caller.dialect());
+        let source = self.attach(worker, Arc::clone(&session));
+        let link =
+            XhrLink::new(Arc::clone(self), Arc::clone(&address.name), Arc::clone(&session), caller.dialect());
         worker.open(Box::new(link), caller.opening(), place);
         spawn_local(async move {
             while let Some(until) = { session.lock().check(clock::now()) } {
@@ -210,17 +218,27 @@ impl Fallback {
     }
 
     /// Takes what a client says, and answers once its session has it.
-    pub(crate) async fn send(self: &Arc<Self>, address: &Address, body: &[u8], frame_max_bytes: usize) -> Answer {
+    pub(crate) async fn send(
+        self: &Arc<Self>,
+        worker: &Worker,
+        address: &Address,
+        body: &[u8],
+        frame_max_bytes: usize,
+    ) -> Answer {
         let texts = match texts(body, frame_max_bytes) {
             Ok(texts) => texts,
             Err(refusal) => return problem(&refusal),
         };
         let said = if let Some(session) = self.get(&address.name) {
             Some(session.lock().put(texts) == Put::Taken)
-        } else if let Some(node) = Asking::new(self).find(&address.name).await {
-            Asking::new(self).say(node, &address.name, texts).await
-        } else {
+        } else if worker.node().apps().by_key(&address.key).is_none() {
             Some(false)
+        } else {
+            match Asking::new(self).find(&address.name).await {
+                Found::At(node) => Asking::new(self).say(node, &address.name, texts).await,
+                Found::Nowhere => Some(false),
+                Found::Unknown => None,
+            }
         };
         let (code, message) = match said {
             Some(true) => {
@@ -229,7 +247,10 @@ impl Fallback {
                 return answer;
             }
             Some(false) => (ErrorCode::NotFound, "there is no such session, or it ends"),
-            None => (ErrorCode::Unavailable, "the node that has the session does not answer"),
+            None => {
+                self.lose(&address.name);
+                (ErrorCode::Unavailable, "the node that has the session does not answer")
+            }
         };
         problem(&Refusal::new(code, message))
     }
@@ -242,11 +263,11 @@ impl Fallback {
         lock(&self.sessions).remove(name);
     }
 
-    fn attach(&self, session: Arc<Shared>) -> Source {
+    fn attach(&self, worker: &Rc<Worker>, session: Arc<Shared>) -> Source {
         let ticket = Ticket { node: None, number: self.next_number() };
         let replaced = session.lock().attach(ticket);
         self.say(replaced);
-        Source { from: From::Here(session, ticket), left: false }
+        Source { from: From::Here(session, ticket), left: false, _guest: worker.guest() }
     }
 
     fn next_number(&self) -> u64 {
@@ -277,12 +298,18 @@ impl Relay for Fallback {
                     let _too_many = asking.try_send((from, word)).is_err();
                 }
             }
+            What::Lost => {
+                for session in word.texts.iter().filter_map(|name| self.get(name)) {
+                    session.lock().end();
+                }
+            }
+            What::Recall => self.tell_lost(Some(from)),
             What::Unknown => {}
         }
     }
 
     fn link_up(&self) {
-        *lock(&self.up_since) = Some(clock::now());
+        self.link_is_up();
     }
 }
 
@@ -330,11 +357,13 @@ pub(crate) async fn poll(mut source: Source) -> Answer {
     let now = clock::now();
     let taken = source.take(u64::MAX, now.checked_add(SILENCE).unwrap_or(now)).await;
     source.leave(Then::Leave);
-    lines(match taken {
-        Taken::Lines { bytes, .. } => bytes,
-        Taken::Nothing => Bytes::from_static(b"h\n"),
-        Taken::Over => Bytes::from_static(LOST.as_bytes()),
-    })
+    match taken {
+        Taken::Lines { bytes, last: false } => lines(bytes),
+        // Where the client comes back, another node may answer.
+        Taken::Lines { bytes, last: true } => with(lines(bytes), CONNECTION, "close"),
+        Taken::Nothing => lines(Bytes::from_static(b"h\n")),
+        Taken::Over => with(lines(Bytes::from_static(LOST.as_bytes())), CONNECTION, "close"),
+    }
 }
 
 /// Answers a request of who is not let in.
@@ -361,7 +390,9 @@ fn texts(body: &[u8], frame_max_bytes: usize) -> Result<Vec<String>, Refusal> {
     let texts: Vec<String> = serde_json::from_slice(body)
         .map_err(|_fault| bad("the body is a JSON array of frames, each as a string".to_owned()))?;
     if texts.len() > TEXTS_AT_ONCE || texts.iter().any(|text| text.len() > frame_max_bytes) {
-        let message = format!("at most {TEXTS_AT_ONCE} frames are sent at once, each of at most {frame_max_bytes} bytes");
+        let message = format!(
+            "at most {TEXTS_AT_ONCE} frames are sent at once, each of at most {frame_max_bytes} bytes"
+        );
         return Err(Refusal::new(ErrorCode::TooLarge, message));
     }
     Ok(texts)

@@ -30,8 +30,8 @@ const FIND_PATIENCE: Duration = Duration::from_millis(300);
 const FIND_TRIES: u32 = 3;
 
 /// In which time a node answers, and how often it is asked.
-const ASK_PATIENCE: Duration = Duration::from_secs(1);
-const ASK_TRIES: u32 = 5;
+const ASK_PATIENCE: Duration = Duration::from_millis(500);
+const ASK_TRIES: u32 = 10;
 
 /// How often a node is told that a request still receives.
 const REFRESH: Duration = Duration::from_secs(4);
@@ -42,6 +42,9 @@ const YOUNG: Duration = Duration::from_secs(5);
 /// Sessions of other nodes whose node is remembered. Past that, all are forgotten, and asked for again.
 const KNOWN_MAX: usize = 16 * 1024;
 
+/// Sessions that something was lost of: the last ones, in one word.
+const LOST_MAX: usize = 1024;
+
 /// Words that wait for one request: more than one answer is awaited of nobody but by who finds.
 const ANSWERS_MAX: usize = 64;
 
@@ -51,6 +54,16 @@ pub(crate) struct Asking {
     fallback: Arc<Fallback>,
     number: u64,
     answers: mpsc::Receiver<(NodeId, Word)>,
+}
+
+/// Where a session is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    At(NodeId),
+    /// No other node has it.
+    Nowhere,
+    /// Not all have answered.
+    Unknown,
 }
 
 /// A request that receives from another node.
@@ -71,15 +84,16 @@ impl Asking {
         Self { fallback: Arc::clone(fallback), number, answers }
     }
 
-    /// Returns the node that has a session, if any has.
+    /// Asks which node has a session.
     ///
     /// # Cancel safety
     /// Safe.
-    pub(crate) async fn find(mut self, name: &str) -> Option<NodeId> {
+    pub(crate) async fn find(mut self, name: &str) -> Found {
         let fallback = Arc::clone(&self.fallback);
-        let up_since = (*lock(&fallback.up_since))?;
+        // It is alone, or none can be asked yet.
+        let Some(up_since) = *lock(&fallback.up_since) else { return Found::Nowhere };
         if let Some(node) = lock(&fallback.known).get(name) {
-            return Some(*node);
+            return Found::At(*node);
         }
         let word = Word::new(What::Find, name, self.number);
         let mut lack = BTreeSet::new();
@@ -87,22 +101,22 @@ impl Asking {
             let others = fallback.neighbours.others();
             let all_known = clock::now().saturating_duration_since(up_since) >= YOUNG;
             if all_known && others.iter().all(|node| lack.contains(node)) {
-                return None;
+                return Found::Nowhere;
             }
             word.say(&fallback.neighbours, None);
             let until = after(FIND_PATIENCE);
             while let Some((from, answer)) = self.next(until).await {
                 if answer.what() == What::Have {
                     fallback.learn(name, from);
-                    return Some(from);
+                    return Found::At(from);
                 }
                 lack.insert(from);
                 if all_known && others.iter().all(|node| lack.contains(node)) {
-                    return None;
+                    return Found::Nowhere;
                 }
             }
         }
-        None
+        Found::Unknown
     }
 
     /// Brings texts of the client to the node that has its session. `Some(false)` where it has it no more, `None` where
@@ -175,8 +189,9 @@ impl Afar {
             let is_piece = move |answer: &Word| {
                 answer.what() == What::Lines && answer.sequence == sequence && answer.offset == offset
             };
-            let is_answer =
-                |answer: &Word| is_piece(answer) || answer.what() == What::Wait && answer.sequence == sequence;
+            let is_answer = |answer: &Word| {
+                is_piece(answer) || answer.what() == What::Wait && answer.sequence == sequence
+            };
             let word = Word { offset, room, ..self.word(What::Take) };
             let Some(mut answer) = self.asking.ask(self.node, &word, is_answer).await else {
                 return Taken::Over;
@@ -189,12 +204,16 @@ impl Afar {
                     None => break,
                 }
             }
-            match answer.what() {
-                What::Lines => lines.extend_from_slice(&answer.bytes),
-                What::Wait if until <= clock::now() => return Taken::Nothing,
-                What::Wait => continue,
-                _lack => return Taken::Over,
+            if answer.what() == What::Wait {
+                if until <= clock::now() {
+                    return Taken::Nothing;
+                }
+                continue;
             }
+            if answer.what() == What::Lack {
+                return Taken::Over;
+            }
+            lines.extend_from_slice(&answer.bytes);
             if lines.len() as u64 >= answer.total {
                 return self.confirm(lines, answer.last).await;
             }
@@ -230,6 +249,37 @@ impl Afar {
 }
 
 impl Fallback {
+    /// Notes that something which a client said is lost. It is not told so by the answer, which pusher-js does not look
+    /// at, but by the end of its session, as soon as the node that has it can be told.
+    pub(crate) fn lose(&self, name: &Arc<str>) {
+        let mut lost = lock(&self.lost);
+        if lost.len() >= LOST_MAX {
+            lost.pop_front();
+        }
+        lost.push_back(Arc::clone(name));
+        drop(lost);
+        self.say_lost(vec![(**name).to_owned()], None);
+    }
+
+    /// Names the sessions that something was lost of.
+    pub(crate) fn tell_lost(&self, to: Option<NodeId>) {
+        let names: Vec<String> = lock(&self.lost).iter().map(|name| (**name).to_owned()).collect();
+        if !names.is_empty() {
+            self.say_lost(names, to);
+        }
+    }
+
+    fn say_lost(&self, texts: Vec<String>, to: Option<NodeId>) {
+        Word { texts, ..Word::new(What::Lost, "", 0) }.say(&self.neighbours, to);
+    }
+
+    /// Learns that words come and go from now on: of those said before, some were not heard.
+    pub(crate) fn link_is_up(&self) {
+        *lock(&self.up_since) = Some(clock::now());
+        self.tell_lost(None);
+        Word::new(What::Recall, "", 0).say(&self.neighbours, None);
+    }
+
     fn learn(&self, name: &str, node: NodeId) {
         let mut known = lock(&self.known);
         if known.len() >= KNOWN_MAX {
@@ -243,3 +293,6 @@ fn after(wait: Duration) -> Instant {
     let now = clock::now();
     now.checked_add(wait).unwrap_or(now)
 }
+
+#[cfg(test)]
+mod tests;

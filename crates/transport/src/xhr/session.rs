@@ -78,10 +78,7 @@ pub(crate) struct Session {
     texts_bytes: usize,
     /// A request came since this was asked last.
     alive: bool,
-    /// The client has gone.
-    gone: bool,
-    /// So has the connection.
-    over: bool,
+    life: Life,
     link: Option<Waker>,
     receiver: Option<Receiver>,
     idle_since: Instant,
@@ -89,6 +86,16 @@ pub(crate) struct Session {
     former: VecDeque<(Ticket, bool)>,
     /// Requests of other nodes that brought texts.
     said: VecDeque<Ticket>,
+}
+
+/// How far a session is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Life {
+    Open,
+    /// The client has gone.
+    Gone,
+    /// So has the connection.
+    Over,
 }
 
 #[derive(Debug)]
@@ -108,8 +115,9 @@ enum At {
 #[derive(Debug)]
 struct Distant {
     node: NodeId,
-    /// Lines that it was sent and may not have: their number, and whether they are the last.
+    /// Lines that it was sent and may not have, and whether they are the last.
     given: Option<(Bytes, bool)>,
+    /// It has taken lines so often.
     sequence: u64,
     /// It waits for lines, and has so much room.
     waits: Option<u64>,
@@ -125,8 +133,7 @@ impl Session {
             texts: VecDeque::new(),
             texts_bytes: 0,
             alive: false,
-            gone: false,
-            over: false,
+            life: Life::Open,
             link: None,
             receiver: None,
             idle_since: now,
@@ -139,7 +146,8 @@ impl Session {
     pub(crate) fn push(&mut self, frames: &[IoSlice<'_>]) -> (usize, Option<Saying>) {
         let before = self.lines.len();
         for frame in frames {
-            self.blocked = !self.lines.is_empty() && self.lines.len().saturating_add(frame.len()) > LINES_BYTES;
+            self.blocked =
+                !self.lines.is_empty() && self.lines.len().saturating_add(frame.len()) > LINES_BYTES;
             if self.blocked {
                 break;
             }
@@ -158,7 +166,7 @@ impl Session {
 
     /// Says whether there is something for the link to do, or keeps its waker.
     pub(crate) fn poll_link(&mut self, closing: bool, cx: &mut Context<'_>) -> Poll<()> {
-        if self.gone || self.alive || !self.texts.is_empty() || closing && self.is_drained() {
+        if self.is_gone() || self.alive || !self.texts.is_empty() || closing && self.is_drained() {
             return Poll::Ready(());
         }
         self.keep(cx);
@@ -180,7 +188,8 @@ impl Session {
 
     /// Says whether the client has the last line.
     pub(crate) fn is_drained(&self) -> bool {
-        let given = matches!(&self.receiver, Some(Receiver { at: At::There(Distant { given: Some(_), .. }), .. }));
+        let given =
+            matches!(&self.receiver, Some(Receiver { at: At::There(Distant { given: Some(_), .. }), .. }));
         self.ends && self.lines.is_empty() && !given
     }
 
@@ -196,13 +205,17 @@ impl Session {
         std::mem::replace(&mut self.alive, false)
     }
 
-    pub(crate) const fn is_gone(&self) -> bool {
-        self.gone
+    pub(crate) fn is_gone(&self) -> bool {
+        self.life >= Life::Gone
+    }
+
+    fn is_over(&self) -> bool {
+        self.life == Life::Over
     }
 
     /// Learns that there is no connection any more.
     pub(crate) fn finish(&mut self) -> Option<Saying> {
-        self.over = true;
+        self.life = Life::Over;
         self.link = None;
         self.replace()
     }
@@ -215,7 +228,7 @@ impl Session {
         self.alive = true;
         if full {
             // A client that is not told would think that all of it arrived; of the end it is told.
-            self.gone = true;
+            self.end();
         } else {
             self.texts_bytes = self.texts_bytes.saturating_add(bytes);
             self.texts.extend(texts);
@@ -235,7 +248,7 @@ impl Session {
 
     /// Gives a request of this node whole lines: as many as it has room for, and the one that fills it.
     pub(crate) fn poll_take(&mut self, ticket: Ticket, room: u64, cx: &Context<'_>) -> Poll<Taken> {
-        if self.over || self.receiver.as_ref().is_none_or(|receiver| receiver.ticket != ticket) {
+        if self.is_over() || self.receiver.as_ref().is_none_or(|receiver| receiver.ticket != ticket) {
             return Poll::Ready(Taken::Over);
         }
         if let Some((bytes, last)) = self.take_lines(room) {
@@ -259,7 +272,7 @@ impl Session {
     pub(crate) fn hear(&mut self, from: NodeId, word: &Word, now: Instant) -> Vec<Saying> {
         let ticket = Ticket { node: Some(from), number: word.number };
         let answer = match word.what() {
-            _ if self.over => What::Lack,
+            _ if self.is_over() => What::Lack,
             What::Find => What::Have,
             What::Say if self.said.contains(&ticket) => What::Said,
             What::Say => {
@@ -272,9 +285,15 @@ impl Session {
             What::Take => return self.hear_take(from, ticket, word, now),
             What::Took if self.hear_took(ticket, word, now) => What::Noted,
             What::Took => What::Lack,
-            What::Unknown | What::Have | What::Lack | What::Lines | What::Wait | What::Noted | What::Said => {
-                return Vec::new();
-            }
+            What::Unknown
+            | What::Have
+            | What::Lack
+            | What::Lines
+            | What::Wait
+            | What::Noted
+            | What::Said
+            | What::Lost
+            | What::Recall => return Vec::new(),
         };
         vec![(from, word.answer(answer))]
     }
@@ -310,7 +329,8 @@ impl Session {
         let Some(distant) = self.distant(ticket) else { return self.former.contains(&(ticket, true)) };
         distant.seen = now;
         if word.sequence > distant.sequence {
-            distant.given = None;
+            // It may have less room than when it asked.
+            (distant.given, distant.waits) = (None, None);
             distant.sequence = word.sequence;
             self.wake_link();
         }
@@ -322,13 +342,15 @@ impl Session {
 
     /// Returns when this must be asked again; `None` once the connection has gone.
     pub(crate) fn check(&mut self, now: Instant) -> Option<Instant> {
-        if self.over {
+        if self.is_over() {
             return None;
         }
         if let Some(Receiver { at: At::There(distant), .. }) = &self.receiver
             && now.saturating_duration_since(distant.seen) >= SILENT
         {
-            self.depart(Then::Leave, now);
+            // It hears of it when it asks again.
+            let _lack = self.replace();
+            self.idle_since = now;
         }
         let (since, wait) = match &self.receiver {
             None => (self.idle_since, IDLE),
@@ -343,8 +365,9 @@ impl Session {
         Some(until)
     }
 
-    fn end(&mut self) {
-        self.gone = true;
+    /// Ends the session: its client has gone, or must connect again.
+    pub(crate) fn end(&mut self) {
+        self.life = self.life.max(Life::Gone);
         self.wake_link();
     }
 

@@ -62,6 +62,7 @@ pub(crate) async fn stream(mut socket: TcpStream, head: String, mut source: Sour
         // A stream that ends ends the session for pusher-js, too.
         Ended::Gone => Then::End,
     });
+    drop(source);
     let _gone_already = match ended {
         Ended::Enough => timeout(LINGER, deaf(&mut reads)).await.is_err(),
         Ended::Told => writes.shutdown().await.is_err(),

@@ -12,7 +12,7 @@ use prost::Message as _;
 use carillon_model::NodeId;
 
 /// Bytes of lines in one word: far below what NATS takes.
-pub(crate) const PIECE_BYTES: usize = 64 * 1024;
+pub(crate) const PIECE_BYTES: usize = 32 * 1024;
 
 /// What a word is. Numbers are never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
@@ -40,6 +40,10 @@ pub(crate) enum What {
     Say = 9,
     /// Answers that the session has taken them.
     Said = 10,
+    /// Names sessions whose clients said something that could not be brought: they must end.
+    Lost = 11,
+    /// Asks all for such sessions: the node may not have heard of them.
+    Recall = 12,
 }
 
 /// How a receiver goes on.
