@@ -9,10 +9,9 @@ fn refused(frame: &str) -> Undecoded {
 }
 
 fn wanted(frame: &str) -> Wanted {
-    match read(frame) {
-        Command::Subscribe { mut channels, reference: None } if channels.len() == 1 => channels.remove(0),
-        other => panic!("{frame}: {other:?}"),
-    }
+    let Command::Subscribe { mut channels, reference: None } = read(frame) else { panic!("{frame}") };
+    assert_eq!(channels.len(), 1);
+    channels.remove(0)
 }
 
 #[test]
@@ -124,11 +123,9 @@ fn what_cannot_be_read_is_told_with_the_reason() {
 
 #[test]
 fn events_of_clients_keep_their_data() {
-    let sent = |frame: &str| match read(frame) {
-        Command::Publish(outgoing) => {
-            (outgoing.event.as_str().to_owned(), String::from_utf8(outgoing.data.to_vec()).unwrap())
-        }
-        other => panic!("{other:?}"),
+    let sent = |frame: &str| {
+        let Command::Publish(outgoing) = read(frame) else { panic!("{frame}") };
+        (outgoing.event.as_str().to_owned(), String::from_utf8(outgoing.data.to_vec()).unwrap())
     };
     let expected = |data: &str| ("client-a".to_owned(), data.to_owned());
     assert_eq!(
