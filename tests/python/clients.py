@@ -5,10 +5,12 @@
 # Must not know: where the servers are.
 
 import base64
+import http.server
 import json
 import os
 import secrets
 import sys
+import threading
 import time
 
 import pusher
@@ -50,6 +52,16 @@ class Listener:
         self.pusher = pysher.Pusher(
             APP["key"], custom_host=host, port=int(port), secure=False, secret=APP["secret"], user_data=me)
         self.pusher.connection.bind("pusher:error", self.errors.append)
+        # pysher knows a channel, and what is bound to it, only after it has asked to join: the answer may be there before.
+        self.joined = {}
+        hand_on = self.pusher.connection.event_handler
+
+        def note(event, data, channel):
+            if event == "pusher_internal:subscription_succeeded":
+                self.joined[channel] = data
+            hand_on(event, data, channel)
+
+        self.pusher.connection.event_handler = note
         self.pusher.connect()
         until("a connection", lambda: self.pusher.connection.state == "connected")
 
@@ -59,10 +71,10 @@ class Listener:
 
     def join(self, name, events, auth=None):
         channel = self.pusher.subscribe(name, auth)
-        for event in ["pusher_internal:subscription_succeeded", *events]:
+        for event in events:
             channel.bind(event, lambda data, event=event: self.heard.append((name, event, data)))
-        joined = lambda: [data for at, event, data in self.heard if (at, event) == (name, "pusher_internal:subscription_succeeded")]
-        return channel, until(f"a subscription of {name}: {self.errors}", joined)[0]
+        until(f"a subscription of {name}: {self.errors}", lambda: name in self.joined)
+        return channel, self.joined[name]
 
     def of(self, event):
         return [data for _, heard, data in self.heard if heard == event]
@@ -111,7 +123,8 @@ def members_come_and_go():
     assert there["hash"] == {"ana": info, "ben": {"name": "Ben"}}, there
     added = until("Ben", lambda: ana.of("pusher_internal:member_added"))
     assert [json.loads(data) for data in added] == [{"user_id": "ben", "user_info": {"name": "Ben"}}], added
-    ben.pusher.disconnect(PATIENCE_SECONDS)
+    # Its thread may sleep on.
+    ben.pusher.disconnect(1)
     removed = until("Ben has left", lambda: ana.of("pusher_internal:member_removed"))
     assert [json.loads(data) for data in removed] == [{"user_id": "ben"}], removed
     assert ben.of("pusher_internal:member_added") == []
@@ -208,6 +221,33 @@ def what_is_wrong_is_refused():
     refused("a wrong secret", lambda: backend(secret="wrong").users_info("presence-x"), errors.PusherBadAuth, "Invalid signature")
     refused("a wrong key", lambda: backend(key="wrong").trigger("x", "x", "x"), errors.PusherBadAuth, "")
     refused("a long name", lambda: backend().trigger("x" * 165, "x", "x"), errors.PusherBadRequest, "")
+
+
+def a_webhook_is_believed():
+    told, doubted = [], []
+
+    class Site(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            signature = self.headers["X-Pusher-Signature"]
+            believed = backend().validate_webhook(self.headers["X-Pusher-Key"], signature, body)
+            told.extend(believed["events"] if believed else [])
+            if backend().validate_webhook(APP["key"], signature, body + " "):
+                doubted.append(body)
+            self.send_response(200 if believed else 401)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    host, port = os.environ["WEBHOOK"].split(":")
+    site = http.server.ThreadingHTTPServer((host, int(port)), Site)
+    threading.Thread(target=site.serve_forever, daemon=True).start()
+    name = unique("told")
+    Listener().join(name, [])
+    until("a webhook", lambda: {"name": "channel_occupied", "channel": name} in told)
+    assert doubted == []
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ pub mod curve;
 pub mod daemon;
 pub mod document;
 pub mod faults;
+pub mod front;
 pub mod gateway;
 pub mod healthy;
 pub mod http;

@@ -228,7 +228,10 @@ impl Listener {
     }
 
     /// Takes what comes before `end`, and that with it; `None` at the end of the connection.
-    async fn until(&mut self, end: &str) -> Option<String> {
+    ///
+    /// # Panics
+    /// When neither comes.
+    pub async fn until(&mut self, end: &str) -> Option<String> {
         let mut looked = 0;
         loop {
             let fresh = self.buffer.get(looked..).unwrap_or_default();

@@ -13,7 +13,7 @@ use crate::{
     document::root,
     gateway::Gateway,
     process::Process,
-    pusher::{App, COUNTED, DEV, FIRST, PLAIN, SMALL, WATCHED},
+    pusher::{App, COUNTED, FIRST, PLAIN, WATCHED},
 };
 
 /// How long a scenario may take: several times what each of its steps may.
@@ -30,14 +30,18 @@ pub fn world<'a>(nodes: impl IntoIterator<Item = &'a Gateway>) -> String {
     let app = |app: App| json!({"id": app.id, "key": app.key, "secret": app.secret});
     let apps = json!({
         "first": app(FIRST), "plain": app(PLAIN), "counted": app(COUNTED), "watched": app(WATCHED),
-        "small": app(SMALL), "dev": app(DEV),
     });
     json!({"nodes": nodes, "apps": apps}).to_string()
 }
 
 /// Returns a command that runs a scenario of tests/js/pusher: a function of a file, by its name.
+///
+/// # Panics
+/// When the clients are not installed.
 #[must_use]
 pub fn node(file: &str, name: &str) -> Command {
+    let clients = root().join("tests/js/node_modules/pusher-js");
+    assert!(clients.exists(), "{} is missing: run `make tools`", clients.display());
     let mut node = Command::new("node");
     node.arg(root().join("tests/js/pusher/run.mjs")).args([file, name]);
     node

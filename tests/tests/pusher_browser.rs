@@ -1,13 +1,14 @@
 //! pusher-js as a page loads it, in Chromium, on one of two nodes.
 
-use std::{fs, time::Duration};
+use std::{fs, net::SocketAddr, time::Duration};
 
 use carillon_tasks::clock;
 use carillon_tests::{
     browser::Page,
     document::root,
+    front::Front,
     gateway::{Gateway, PATIENCE},
-    pusher::{App, DEV, FIRST, cluster},
+    pusher::{App, Cluster, FIRST, cluster},
     raw::eventually,
 };
 use serde_json::{Value, json};
@@ -24,8 +25,8 @@ fn page(gateway: &Gateway) -> Page {
 }
 
 /// What a page does to connect in a way of pusher-js: what must be signed waits in `asked` for its signature.
-fn connects(gateway: &Gateway, app: &App, transport: &str) -> String {
-    let (host, port) = (gateway.public.ip(), gateway.public.port());
+fn connects(to: SocketAddr, app: &App, transport: &str) -> String {
+    let (host, port) = (to.ip(), to.port());
     format!(
         "window.heard = []; window.asked = []; window.complaints = [];
          const ask = (params, done) => asked.push({{...params, done}});
@@ -82,7 +83,7 @@ async fn hears_every_kind_of_channel(transport: &str) {
     let [told, listened] = &cluster.nodes[..] else { panic!("two nodes") };
     let rest = told.rest(&FIRST);
     let page = page(listened);
-    let _null = page.evaluate(&connects(listened, &FIRST, transport));
+    let _null = page.evaluate(&connects(listened.public, &FIRST, transport));
     let ana = json!({"user_id": "ana", "user_info": {"name": "Ana"}});
     let channels = ["open", "private", "presence"].map(|kind| format!("{kind}-{transport}"));
     for channel in &channels {
@@ -116,7 +117,7 @@ async fn pages_talk_to_each_other(transport: &str) {
     let cluster = cluster().await;
     let pages: Vec<_> = cluster.nodes.iter().map(page).collect();
     for (page, node) in pages.iter().zip(&cluster.nodes) {
-        let connects = connects(node, &FIRST, transport);
+        let connects = connects(node.public, &FIRST, transport);
         let _null = page.evaluate(&format!("{connects}; pusher.subscribe({channel:?}); null"));
         sign(page, None).await;
         joined(page, &channel).await;
@@ -168,7 +169,7 @@ async fn a_page_signs_in_and_is_reached_until_it_is_terminated() {
     let [told, listened] = &cluster.nodes[..] else { panic!("two nodes") };
     let rest = told.rest(&FIRST);
     let page = page(listened);
-    let _null = page.evaluate(&format!("{}; pusher.signin(); null", connects(listened, &FIRST, "ws")));
+    let _null = page.evaluate(&format!("{}; pusher.signin(); null", connects(listened.public, &FIRST, "ws")));
     sign(&page, Some(&json!({"id": "browser-ana"}))).await;
     until(&page, "pusher.user.serverToUserChannel?.subscribed === true").await;
     let _null = page.evaluate("pusher.user.bind('note', data => heard.push(['to the user', data])); null");
@@ -184,29 +185,30 @@ async fn a_page_signs_in_and_is_reached_until_it_is_terminated() {
     );
 }
 
-/// A node that stops says so, and the page is at another one, or at the same again, within moments.
+/// A node that stops says so, and its page is at another one within moments.
 #[tokio::test]
-async fn a_page_comes_back_when_its_node_is_restarted() {
-    let mut gateway = Gateway::dev(&[("CARILLON__NODE__DRAIN", "0s")]);
-    let at = [gateway.public, gateway.api, gateway.admin];
-    let page = page(&gateway);
-    let _null =
-        page.evaluate(&format!("{}; pusher.subscribe('restarted'); null", connects(&gateway, &DEV, "ws")));
-    joined(&page, "restarted").await;
+async fn a_page_moves_to_another_node_when_its_own_stops() {
+    let mut cluster = Cluster::start(2);
+    cluster.ready().await;
+    let front = Front::start(&cluster.nodes).await;
+    let page = page(&cluster.nodes[0]);
+    let connects = connects(front.at, &FIRST, "ws");
+    let _null = page.evaluate(&format!("{connects}; pusher.subscribe('moving'); null"));
+    joined(&page, "moving").await;
     let before = page.evaluate("pusher.connection.socket_id");
-    gateway.signal("TERM");
-    assert!(gateway.ended().success());
-    let gateway = Gateway::dev_at(at, &[]);
-    gateway.ready().await;
-    until(
-        &page,
-        &format!(
-            "pusher.connection.socket_id !== {before} && pusher.channel('restarted').subscribed === true"
-        ),
-    )
-    .await;
-    gateway.rest(&DEV).trigger("restarted", "again", "5").await;
-    until(&page, "heard.some(([event]) => event === 'again')").await;
+    let open = r#"carillon_connections{transport="websocket",protocol="pusher"}"#;
+    let on_first = cluster.nodes[0].metric(open).await > 0.5;
+    let mut stops = cluster.nodes.remove(usize::from(!on_first));
+    stops.signal("TERM");
+    until(&page, &format!("pusher.connection.socket_id !== {before} && pusher.channel('moving').subscribed"))
+        .await;
+    cluster.rest(0, &FIRST).trigger("moving", "there", "5").await;
+    until(&page, "heard.some(([event]) => event === 'there')").await;
     // A closing handshake, not an accident: nothing turned to another transport.
-    assert_eq!(page.evaluate("pusher.connection.connection.transport.name"), json!("ws"));
+    assert_eq!(page.evaluate("pusher.connection.connection.transport.name"), "ws");
+    assert_eq!(
+        page.evaluate("complaints.every(({data, error}) => (data ?? error.data).code === 4200)"),
+        true
+    );
+    assert!(stops.ended().success());
 }

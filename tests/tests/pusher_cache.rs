@@ -137,6 +137,7 @@ async fn who_comes_back_gets_the_last_event_again() {
         socket.subscribe("cache-again").await;
         socket.hears("cache-again", "x", "1").await;
         socket.unsubscribe("cache-again").await;
+        socket.quiet().await;
     }
     rest.trigger("cache-again", "x", "2").await;
     socket.subscribe("cache-again").await;

@@ -4,9 +4,12 @@
 use std::sync::Arc;
 
 use carillon_tests::{
+    document::{Document, root},
+    gateway::Gateway,
     pusher::{Cluster, cluster},
     scenario::{node, python, run, world},
 };
+use serde_json::json;
 
 async fn both_nodes() -> (Arc<Cluster>, String) {
     let cluster = cluster().await;
@@ -97,6 +100,26 @@ async fn a_key_that_nobody_has_is_refused_for_good() {
 #[tokio::test]
 async fn subscribers_are_told_how_many_they_are() {
     javascript("channels", "subscribersAreToldHowManyTheyAre").await;
+}
+
+#[tokio::test]
+async fn the_page_works_as_it_stands() {
+    let gateway = Gateway::dev(&[]);
+    let port = format!("wsPort: {}", gateway.public.port());
+    let page = Document::read("docs/pusher.md");
+    let blocks = page.blocks("js").into_iter().map(|block| {
+        block
+            .replace("wsPort: 8000", &port)
+            .replace("port: '8000'", &format!("port: '{}'", gateway.public.port()))
+    });
+    let blocks: Vec<String> = blocks.collect();
+    assert_eq!(blocks.len(), 2);
+    let mut command = node("channels", "thePageWorksAsItStands");
+    command.env("BLOCKS", json!(blocks).to_string());
+    run(command, world([&gateway])).await;
+    for link in page.links() {
+        assert!(root().join(&link).exists(), "{}", link.display());
+    }
 }
 
 #[tokio::test]

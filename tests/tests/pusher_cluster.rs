@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 
 use carillon_tests::{
-    gateway::Gateway,
-    pusher::{COUNTED, Cluster, FIRST, PLAIN, SMALL, Socket, WATCHED, cluster},
+    pusher::{COUNTED, Cluster, FIRST, Member, PLAIN, SMALL, Socket, WATCHED, cluster},
     raw::eventually,
 };
 use serde_json::{Value, json};
@@ -19,49 +18,6 @@ async fn one_on_each(cluster: &Cluster, channel: &str) -> (Socket, Socket) {
     here.subscribe(channel).await;
     there.subscribe(channel).await;
     (here, there)
-}
-
-/// A member of a presence channel that keeps the list of members up to date, as clients do.
-struct Member {
-    socket: Socket,
-    channel: String,
-    there: BTreeSet<String>,
-}
-
-impl Member {
-    async fn join(node: &Gateway, channel: &str, user: &str) -> Self {
-        let mut socket = Socket::open(node.public, &FIRST).await;
-        let members = socket.join(channel, user).await;
-        let ids = members["ids"].as_array().expect("a list of ids");
-        let there: BTreeSet<_> = ids.iter().map(|id| id.as_str().expect("a text").to_owned()).collect();
-        assert_eq!(
-            (there.len(), members["count"].as_u64()),
-            (ids.len(), Some(ids.len() as u64)),
-            "{members}"
-        );
-        Self { socket, channel: channel.to_owned(), there }
-    }
-
-    /// Takes news, none of which may contradict what is known.
-    async fn learn(&mut self) {
-        let next = self.socket.next().await;
-        assert_eq!(next.channel.as_ref(), Some(&self.channel), "{next:?}");
-        let user = next.json()["user_id"].as_str().expect("a text").to_owned();
-        let fits = match next.event.as_str() {
-            "pusher_internal:member_added" => self.there.insert(user),
-            "pusher_internal:member_removed" => self.there.remove(&user),
-            other => panic!("{other} is no news of members: {next:?}"),
-        };
-        assert!(fits, "told twice: {next:?}");
-    }
-
-    /// Takes news until exactly these are there.
-    async fn sees(&mut self, users: &[&str]) {
-        let expected: BTreeSet<_> = users.iter().map(|user| (*user).to_owned()).collect();
-        while self.there != expected {
-            self.learn().await;
-        }
-    }
 }
 
 #[tokio::test]
@@ -170,6 +126,30 @@ async fn a_user_with_a_tab_on_each_node_comes_once_and_goes_with_the_last() {
     drop(last);
 }
 
+/// However quickly a user jumps, nobody is told twice of a coming or a going, and all agree in the end.
+#[tokio::test]
+async fn a_user_who_jumps_between_nodes_is_told_of_in_turns() {
+    let cluster = cluster().await;
+    let channel = "presence-cluster-jumps";
+    let mut here = Member::join(&cluster.nodes[0], channel, "here").await;
+    let mut there = Member::join(&cluster.nodes[1], channel, "there").await;
+    for jump in 0..30 {
+        let jumper = Member::join(&cluster.nodes[jump % 2], channel, "jumper").await;
+        match jump % 3 {
+            0 => jumper.socket.leave().await,
+            1 => jumper.socket.raw.reset(),
+            _ => drop(jumper),
+        }
+    }
+    let last = Member::join(&cluster.nodes[0], channel, "last").await;
+    // The jumper may still be there where the news of its going is on its way.
+    here.sees(&["here", "last", "there"]).await;
+    there.sees(&["here", "last", "there"]).await;
+    last.socket.leave().await;
+    here.sees(&["here", "there"]).await;
+    there.sees(&["here", "there"]).await;
+}
+
 #[tokio::test]
 async fn a_hundred_members_on_two_nodes_leave_no_place_on_either() {
     let cluster = cluster().await;
@@ -181,10 +161,10 @@ async fn a_hundred_members_on_two_nodes_leave_no_place_on_either() {
         others.push(Member::join(&cluster.nodes[user % 2], channel, &user.to_string()).await);
     }
     while here.there.len() < MEMBERS_MAX {
-        here.learn().await;
+        let _news = here.learns().await;
     }
     while there.there.len() < MEMBERS_MAX {
-        there.learn().await;
+        let _news = there.learns().await;
     }
     for node in &cluster.nodes {
         let mut late = Socket::open(node.public, &FIRST).await;
@@ -198,8 +178,15 @@ async fn a_hundred_members_on_two_nodes_leave_no_place_on_either() {
 async fn the_last_event_of_a_cache_channel_is_known_to_both_nodes() {
     let cluster = cluster().await;
     for channel in ["cache-cluster", "private-cache-cluster"] {
+        let (mut here, mut there) = one_on_each(&cluster, channel).await;
         cluster.rest(0, &FIRST).trigger(channel, "old", "1").await;
         cluster.rest(1, &FIRST).trigger(channel, "new", "2").await;
+        // Both nodes have heard of it.
+        for socket in [&mut here, &mut there] {
+            assert!(socket.next().await.is("pusher:cache_miss", channel));
+            socket.hears(channel, "old", "1").await;
+            socket.hears(channel, "new", "2").await;
+        }
         for node in &cluster.nodes {
             let mut socket = Socket::open(node.public, &FIRST).await;
             socket.subscribe(channel).await;
@@ -212,6 +199,28 @@ async fn the_last_event_of_a_cache_channel_is_known_to_both_nodes() {
     let mut foreign = Socket::open(cluster.nodes[0].public, &PLAIN).await;
     foreign.subscribe("cache-cluster").await;
     assert!(foreign.next().await.is("pusher:cache_miss", "cache-cluster"));
+}
+
+/// Whoever joins the other node at once gets the event that was published last: as the kept one or, where that node has
+/// not heard of it yet, right after the one before.
+#[tokio::test]
+async fn who_joins_the_other_node_after_the_answer_gets_the_last_event() {
+    let cluster = cluster().await;
+    let channel = "cache-cluster-at-once";
+    let mut socket = Socket::open(cluster.nodes[1].public, &FIRST).await;
+    for number in 0..50_i64 {
+        cluster.rest(0, &FIRST).trigger(channel, "x", &number.to_string()).await;
+        socket.subscribe(channel).await;
+        let mut next = socket.next().await;
+        let missed = number == 0 && next.is("pusher:cache_miss", channel);
+        if missed || next.is("x", channel) && next.json() == number - 1 {
+            next = socket.next().await;
+        }
+        assert!(next.is("x", channel) && next.json() == number, "{number}: {next:?}");
+        socket.unsubscribe(channel).await;
+        // Before the next event, which may overtake.
+        socket.quiet().await;
+    }
 }
 
 /// Waits for this count of subscribers.

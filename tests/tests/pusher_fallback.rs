@@ -1,50 +1,63 @@
 //! pusher-js without WebSockets, as behind proxies that know none: streams and polls. nginx sends every request to the
 //! next of two nodes, so that no request finds the node of the one before.
 
-use std::{
-    process::Command,
-    sync::atomic::{AtomicU8, Ordering},
-};
+use std::{process::Command, time::Duration};
 
 use carillon_tests::{
-    daemon::{Daemon, Folder, Net},
-    pusher::cluster,
-    raw::eventually,
-    scenario::{node, run, world},
+    front::Front,
+    gateway::Gateway,
+    pusher::{Cluster, FIRST, cluster},
+    scenario::{node, passes, run, start, world},
 };
 use serde_json::Value;
-use tokio::net::TcpStream;
+use tokio::{task::spawn_blocking, time::sleep};
 
 const TRANSPORTS: [&str; 2] = ["xhr_streaming", "xhr_polling"];
 
+/// What a scenario knows: who has no WebSocket meets the proxy, all others the nodes.
+fn behind(front: &Front, nodes: &[Gateway]) -> String {
+    let mut world: Value = serde_json::from_str(&world(nodes)).expect("it is JSON");
+    world["nodes"][0]["public"] = front.at.to_string().into();
+    world.to_string()
+}
+
+fn by(transport: &str, scenario: &str) -> Command {
+    let mut command = node("fallback", scenario);
+    command.env("TRANSPORT", transport);
+    command
+}
+
 async fn fallback(scenario: &str) {
-    // Tests of one file run beside each other.
-    static NEXT: AtomicU8 = AtomicU8::new(30);
     let cluster = cluster().await;
-    let last = NEXT.fetch_add(1, Ordering::Relaxed);
-    let (folder, net) = (Folder::new("fallback"), Net::free(&[(last, 8000)]));
-    let (front, here) = (net.at(last, 8000), folder.path().display());
-    let servers: String = cluster.nodes.iter().map(|node| format!("server {};", node.public)).collect();
-    let config = format!(
-        "daemon off; worker_processes 1; pid {here}/nginx.pid; error_log stderr warn; events {{ }}
-         http {{
-             access_log off; client_body_temp_path {here}/body; proxy_temp_path {here}/proxy;
-             fastcgi_temp_path {here}/fastcgi; uwsgi_temp_path {here}/uwsgi; scgi_temp_path {here}/scgi;
-             upstream gateways {{ {servers} }}
-             server {{ listen {front}; location / {{ proxy_pass http://gateways; }} }}
-         }}"
-    );
-    let config = folder.write("nginx.conf", &config);
-    let mut nginx = Command::new("/usr/sbin/nginx");
-    let _nginx = Daemon::start("nginx", nginx.arg("-p").arg(folder.path()).arg("-c").arg(config), &folder);
-    eventually("nginx listens", || async { TcpStream::connect(front).await.ok() }).await;
-    // Pages meet the proxy, backends and those with WebSockets the nodes.
-    let mut world: Value = serde_json::from_str(&world(&cluster.nodes)).expect("it is JSON");
-    world["nodes"][0]["public"] = front.to_string().into();
+    let front = Front::start(&cluster.nodes).await;
     for transport in TRANSPORTS {
-        let mut command = node("fallback", scenario);
-        command.env("TRANSPORT", transport);
-        run(command, world.to_string()).await;
+        run(by(transport, scenario), behind(&front, &cluster.nodes)).await;
+    }
+}
+
+/// Kills the node that has the client's session.
+async fn comes_back_when_its_node_dies(transport: &str) {
+    let cluster = Cluster::start(2);
+    cluster.ready().await;
+    let front = Front::start(&cluster.nodes).await;
+    let client = start(by(transport, "aClientComesBackWhenItsNodeDies"), &behind(&front, &cluster.nodes));
+    let listens = spawn_blocking(move || {
+        let _listens = client.says("listening");
+        client
+    });
+    let client = listens.await.expect("it listens");
+    let [one, other] = &cluster.nodes[..] else { panic!("two nodes") };
+    let has = r#"carillon_connections{transport="xhr",protocol="pusher"}"#;
+    let (dies, lives) = if one.metric(has).await > 0.5 { (one, other) } else { (other, one) };
+    assert!(dies.metric(has).await > 0.5, "one of them has it");
+    dies.signal("KILL");
+    let rest = lives.rest(&FIRST);
+    let mut passed = spawn_blocking(|| passes(client));
+    loop {
+        tokio::select! {
+            ended = &mut passed => break ended.expect("it passes"),
+            () = sleep(Duration::from_millis(100)) => rest.trigger("killed", "after", "1").await,
+        }
     }
 }
 
@@ -71,4 +84,14 @@ async fn a_user_signs_in_and_is_terminated() {
 #[tokio::test]
 async fn an_unknown_key_is_refused() {
     fallback("anUnknownKeyIsRefused").await;
+}
+
+#[tokio::test]
+async fn a_client_that_streams_comes_back_when_its_node_dies() {
+    comes_back_when_its_node_dies("xhr_streaming").await;
+}
+
+#[tokio::test]
+async fn a_client_that_polls_comes_back_when_its_node_dies() {
+    comes_back_when_its_node_dies("xhr_polling").await;
 }

@@ -1,11 +1,10 @@
 //! The Pusher protocol over nodes that die, stop, come, and lose NATS: nobody stays who has gone, nobody goes who is
 //! there. (PUSHER §1.8, §1.10)
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use carillon_tests::{
-    gateway::Gateway,
-    pusher::{COUNTED, Cluster, FIRST, Socket, refusal},
+    pusher::{COUNTED, Cluster, FIRST, Member, Socket, refusal},
     raw::eventually,
 };
 use serde_json::json;
@@ -14,70 +13,33 @@ use tokio::time::sleep;
 /// Longer than a node may be silent.
 const LONG_SILENCE: Duration = Duration::from_secs(10);
 
-async fn member(node: &Gateway, channel: &str, user: &str) -> Socket {
-    let mut socket = Socket::open(node.public, &FIRST).await;
-    let _members = socket.join(channel, user).await;
-    socket
-}
-
-/// Takes the next news of a member.
-async fn news(socket: &mut Socket, channel: &str) -> (String, String) {
-    let next = socket.next().await;
-    assert_eq!(next.channel.as_deref(), Some(channel), "{next:?}");
-    let name =
-        next.event.strip_prefix("pusher_internal:member_").unwrap_or_else(|| panic!("{next:?}")).to_owned();
-    (name, next.json()["user_id"].as_str().expect("a text").to_owned())
-}
-
-fn is(name: &str, user: &str) -> (String, String) {
-    (name.to_owned(), user.to_owned())
-}
-
-/// Takes news until these have come, in any order.
-async fn all_news(socket: &mut Socket, channel: &str, expected: &[(&str, &str)]) {
-    let mut open: BTreeSet<_> = expected.iter().map(|(name, user)| is(name, user)).collect();
-    while !open.is_empty() {
-        let next = news(socket, channel).await;
-        assert!(open.remove(&next), "{next:?} is not among {open:?}");
-    }
-}
-
 /// PUSHER §1.8: the members of a node that was killed go, each once; whoever has another tab stays.
 #[tokio::test]
 async fn members_of_a_killed_node_go_once() {
     let mut cluster = Cluster::start(2);
     cluster.ready().await;
     let channel = "presence-killed";
-    let mut watcher = member(&cluster.nodes[0], channel, "watcher").await;
+    let mut watcher = Member::join(&cluster.nodes[0], channel, "watcher").await;
     let mut dead = Vec::new();
     for user in ["dies-1", "dies-2", "lives"] {
-        dead.push(member(&cluster.nodes[1], channel, user).await);
-        assert_eq!(news(&mut watcher, channel).await, is("added", user));
+        dead.push(Member::join(&cluster.nodes[1], channel, user).await);
+        watcher.learns_that("added", user).await;
     }
-    let mut tab = Socket::open(cluster.nodes[0].public, &FIRST).await;
-    assert_eq!(tab.join(channel, "lives").await["count"], 4);
+    let mut tab = Member::join(&cluster.nodes[0], channel, "lives").await;
+    assert_eq!(tab.there.len(), 4);
     cluster.nodes[1].signal("KILL");
-    let expected = [("removed", "dies-1"), ("removed", "dies-2")];
-    all_news(&mut watcher, channel, &expected).await;
-    all_news(&mut tab, channel, &expected).await;
-    // A node that comes later knows who is there, and what it tells of comes after nothing else.
+    watcher.sees(&["lives", "watcher"]).await;
+    tab.sees(&["lives", "watcher"]).await;
+    // A node that comes later learns who is there, and what it tells of comes after nothing else.
     cluster.join();
-    cluster.ready().await;
-    let mut late = Socket::open(cluster.nodes[2].public, &FIRST).await;
-    let members = late.join(channel, "late").await;
-    let mut there: BTreeSet<_> =
-        members["ids"].as_array().unwrap().iter().map(|id| id.as_str().unwrap().to_owned()).collect();
-    while there.len() < 3 {
-        let (name, user) = news(&mut late, channel).await;
-        assert_eq!(name, "added");
-        there.insert(user);
-    }
-    assert_eq!(there.iter().map(String::as_str).collect::<Vec<_>>(), ["late", "lives", "watcher"]);
-    assert_eq!(news(&mut watcher, channel).await, is("added", "late"));
-    tab.leave().await;
-    assert_eq!(news(&mut watcher, channel).await, is("removed", "lives"));
-    assert_eq!(news(&mut late, channel).await, is("removed", "lives"));
-    watcher.quiet().await;
+    cluster.nodes[2].ready().await;
+    let mut late = Member::join(&cluster.nodes[2], channel, "late").await;
+    late.sees(&["late", "lives", "watcher"]).await;
+    watcher.learns_that("added", "late").await;
+    tab.socket.leave().await;
+    watcher.learns_that("removed", "lives").await;
+    late.learns_that("removed", "lives").await;
+    watcher.learns_nothing().await;
 }
 
 #[tokio::test]
@@ -85,18 +47,18 @@ async fn members_of_a_node_that_stops_go_and_come_back_elsewhere() {
     let mut cluster = Cluster::start(2);
     cluster.ready().await;
     let channel = "presence-stopped";
-    let mut watcher = member(&cluster.nodes[0], channel, "watcher").await;
-    let mut moves = member(&cluster.nodes[1], channel, "moves").await;
-    assert_eq!(news(&mut watcher, channel).await, is("added", "moves"));
+    let mut watcher = Member::join(&cluster.nodes[0], channel, "watcher").await;
+    let mut moves = Member::join(&cluster.nodes[1], channel, "moves").await;
+    watcher.learns_that("added", "moves").await;
     cluster.nodes[1].signal("TERM");
-    assert_eq!(moves.closed().await.0, 4200);
-    assert_eq!(news(&mut watcher, channel).await, is("removed", "moves"));
-    let moved = member(&cluster.nodes[0], channel, "moves").await;
-    assert_eq!(news(&mut watcher, channel).await, is("added", "moves"));
+    assert_eq!(moves.socket.closed().await.0, 4200);
+    watcher.learns_that("removed", "moves").await;
+    let moved = Member::join(&cluster.nodes[0], channel, "moves").await;
+    watcher.learns_that("added", "moves").await;
     assert!(cluster.nodes[1].ended().success());
-    watcher.quiet().await;
-    moved.leave().await;
-    assert_eq!(news(&mut watcher, channel).await, is("removed", "moves"));
+    watcher.learns_nothing().await;
+    moved.socket.leave().await;
+    watcher.learns_that("removed", "moves").await;
 }
 
 /// While NATS is away no node can tell the living from the dead: nobody goes.
@@ -105,38 +67,62 @@ async fn nobody_goes_while_nats_is_away() {
     let mut cluster = Cluster::start(2);
     cluster.ready().await;
     let channel = "presence-away";
-    let mut here = member(&cluster.nodes[0], channel, "here").await;
-    let mut there = member(&cluster.nodes[1], channel, "there").await;
-    let leaves = member(&cluster.nodes[1], channel, "leaves").await;
-    all_news(&mut here, channel, &[("added", "there"), ("added", "leaves")]).await;
-    assert_eq!(news(&mut there, channel).await, is("added", "leaves"));
+    let mut here = Member::join(&cluster.nodes[0], channel, "here").await;
+    let mut there = Member::join(&cluster.nodes[1], channel, "there").await;
+    let leaves = Member::join(&cluster.nodes[1], channel, "leaves").await;
+    here.sees(&["here", "leaves", "there"]).await;
+    there.sees(&["here", "leaves", "there"]).await;
     cluster.nats.kill();
     // Whoever publishes meanwhile is told so at once, and nobody is disconnected.
-    let body = json!({"name": "x", "channel": channel, "data": "1"});
+    let body = json!({"name": "x", "channel": "away-elsewhere", "data": "1"});
     eventually("publishing is refused", || async {
         let answer = cluster.rest(0, &FIRST).post("/events", &body).await;
         (answer.status != 200).then(|| assert_eq!(refusal(&answer).0, 503))
     })
     .await;
-    leaves.leave().await;
-    assert_eq!(news(&mut there, channel).await, is("removed", "leaves"));
+    leaves.socket.leave().await;
+    there.learns_that("removed", "leaves").await;
     sleep(LONG_SILENCE).await;
-    here.quiet().await;
-    there.quiet().await;
+    here.learns_nothing().await;
+    there.learns_nothing().await;
     cluster.nats.restart();
     // What happened meanwhile is told afterwards, and nothing else.
-    assert_eq!(news(&mut here, channel).await, is("removed", "leaves"));
+    here.learns_that("removed", "leaves").await;
     cluster.ready().await;
-    let later = member(&cluster.nodes[1], channel, "later").await;
-    assert_eq!(news(&mut here, channel).await, is("added", "later"));
-    assert_eq!(news(&mut there, channel).await, is("added", "later"));
-    later.leave().await;
-    assert_eq!(news(&mut here, channel).await, is("removed", "later"));
+    let later = Member::join(&cluster.nodes[1], channel, "later").await;
+    here.learns_that("added", "later").await;
+    there.learns_that("added", "later").await;
+    later.socket.leave().await;
+    here.learns_that("removed", "later").await;
     eventually("publishing works again", || async {
         (cluster.rest(1, &FIRST).post("/events", &body).await.status == 200).then_some(())
     })
     .await;
-    here.hears(channel, "x", "1").await;
+    cluster.rest(1, &FIRST).trigger(channel, "x", "1").await;
+    let next = here.socket.until("x", channel).await;
+    assert_eq!(next.data.as_deref(), Some("1"));
+}
+
+/// PUSHER §1.6: every subscription is answered, also by a node that has lost NATS.
+#[tokio::test]
+async fn who_subscribes_while_nats_is_away_is_answered_and_hears_what_is_published_later() {
+    let mut cluster = Cluster::start(1);
+    cluster.ready().await;
+    let mut socket = Socket::open(cluster.nodes[0].public, &FIRST).await;
+    cluster.nats.kill();
+    socket.subscribe("away-public").await;
+    socket.subscribe("private-away").await;
+    cluster.nats.restart();
+    let rest = cluster.rest(0, &FIRST);
+    for channel in ["away-public", "private-away"] {
+        let body = json!({"name": "back", "channel": channel, "data": "1"});
+        eventually("publishing works again", || async {
+            (rest.post("/events", &body).await.status == 200).then_some(())
+        })
+        .await;
+        let next = socket.until("back", channel).await;
+        assert_eq!(next.data.as_deref(), Some("1"));
+    }
 }
 
 /// A node that hangs is dead for the others; when it goes on, its members are there again.
@@ -145,23 +131,17 @@ async fn members_of_a_node_that_hangs_go_and_come_back_with_it() {
     let cluster = Cluster::start(2);
     cluster.ready().await;
     let channel = "presence-hangs";
-    let mut watcher = member(&cluster.nodes[0], channel, "watcher").await;
-    let mut hangs = member(&cluster.nodes[1], channel, "hangs").await;
-    assert_eq!(news(&mut watcher, channel).await, is("added", "hangs"));
+    let mut watcher = Member::join(&cluster.nodes[0], channel, "watcher").await;
+    let mut hangs = Member::join(&cluster.nodes[1], channel, "hangs").await;
+    watcher.learns_that("added", "hangs").await;
     cluster.nodes[1].signal("STOP");
-    assert_eq!(news(&mut watcher, channel).await, is("removed", "hangs"));
+    watcher.learns_that("removed", "hangs").await;
     cluster.nodes[1].signal("CONT");
-    assert_eq!(news(&mut watcher, channel).await, is("added", "hangs"));
+    watcher.learns_that("added", "hangs").await;
     // It may have thought the same of the watcher meanwhile.
-    let late = member(&cluster.nodes[0], channel, "late").await;
-    assert_eq!(news(&mut watcher, channel).await, is("added", "late"));
-    let mut there = BTreeSet::from(["hangs".to_owned(), "watcher".to_owned()]);
-    while there.len() < 3 {
-        let (name, user) = news(&mut hangs, channel).await;
-        let fits = if name == "added" { there.insert(user.clone()) } else { there.remove(&user) };
-        assert!(fits, "{name} {user}");
-    }
-    drop(late);
+    let _late = Member::join(&cluster.nodes[0], channel, "late").await;
+    watcher.learns_that("added", "late").await;
+    hangs.sees(&["hangs", "late", "watcher"]).await;
 }
 
 /// PUSHER §1.10: the broker keeps the event, not a node.

@@ -1,6 +1,8 @@
 //! What clients and backends of the Pusher protocol should not send: each harms only itself, and the others are served
 //! afterwards.
 
+use std::time::Duration;
+
 use carillon_tests::{
     client::Client,
     pusher::{DEV, Place, path, refusal},
@@ -14,6 +16,12 @@ const ENDS: u8 = 0x80;
 
 /// Bytes that a client may send in one frame.
 const FRAME_MAX_BYTES: usize = 64 * 1024;
+
+/// Nobody is pinged away who has nothing to do but wait for a slow machine.
+const PATIENT: (&str, &str) = ("CARILLON__CLIENT__HEARTBEAT", "5m");
+
+/// For how long a flood is written before others are asked how they are.
+const FLOOD_TIME: Duration = Duration::from_secs(1);
 
 /// More than this in memory is a leak in the tests below.
 const MEMORY_MAX_BYTES: u64 = 32 << 20;
@@ -138,13 +146,7 @@ async fn missing_members_are_errors() {
         let auth = DEV.auth(socket.id(), "presence-types", Some(&data.to_string()));
         let subscribe = json!({"channel": "presence-types", "auth": auth, "channel_data": data});
         socket.say("pusher:subscribe", &subscribe).await;
-        let _refusal = socket.error().await;
-        socket.say("pusher:ping", &json!({})).await;
-        let mut next = socket.next().await;
-        if next.event == "pusher:subscription_error" {
-            next = socket.next().await;
-        }
-        assert_eq!(next.event, "pusher:pong");
+        let _refusal = socket.turned_down().await;
     }
     place.check().await;
 }
@@ -238,7 +240,7 @@ async fn a_frame_that_is_too_large_is_closed_with_1009() {
     ] {
         let mut socket = place.socket().await;
         socket.raw.send(bytes).await;
-        assert_eq!(socket.raw.closed().await.0, 1009);
+        assert_eq!(socket.close_frame().await.0, 1009);
     }
     place.check().await;
 }
@@ -308,41 +310,42 @@ async fn broken_framing_is_closed_with_1002() {
     ] {
         let mut socket = place.socket().await;
         socket.raw.send(bytes).await;
-        assert_eq!(socket.raw.closed().await.0, 1002);
+        assert_eq!(socket.close_frame().await.0, 1002);
     }
     place.check().await;
 }
 
+/// Returns the frames that subscribe to a channel and leave it.
+fn in_and_out(channel: &str) -> Vec<u8> {
+    let data = json!({"channel": channel});
+    let text = |event: &str| frame(TEXT, json!({"event": event, "data": data}).to_string());
+    [text("pusher:subscribe"), text("pusher:unsubscribe")].concat()
+}
+
+/// Subscriptions and their ends, a hundred thousand of both.
 #[tokio::test]
-async fn a_hundred_thousand_subscriptions_and_their_ends_leave_nothing_behind() {
-    let mut place = Place::new(&[]).await;
+async fn a_hundred_thousand_subscriptions_and_ends_leave_nothing_behind() {
+    let mut place = Place::new(&[PATIENT]).await;
     place.check().await;
     let before = place.gateway.resident_bytes();
-    let mut socket = place.socket().await;
-    const ROUNDS: usize = 1000;
-    const EACH: usize = 100;
-    for round in 0..ROUNDS {
-        let mut bytes = Vec::new();
-        for number in 0..EACH {
-            let channel = format!("churn-{}", round * EACH + number);
-            bytes.extend(frame(
-                TEXT,
-                json!({"event": "pusher:subscribe", "data": {"channel": channel}}).to_string(),
-            ));
-            bytes.extend(frame(
-                TEXT,
-                json!({"event": "pusher:unsubscribe", "data": {"channel": channel}}).to_string(),
-            ));
+    // As many as one connection may send at once.
+    const EACH: usize = 1000;
+    for connection in 0..50 {
+        let channels: Vec<_> =
+            (0..EACH).map(|number| format!("churn-{}", connection * EACH + number)).collect();
+        let mut socket = place.socket().await;
+        for some in channels.chunks(100) {
+            let frames = some.iter().flat_map(|channel| in_and_out(channel));
+            socket.raw.send(frames.collect::<Vec<_>>()).await;
+            for channel in some {
+                socket.subscribed(channel).await;
+            }
         }
-        socket.raw.send(bytes).await;
-        for number in 0..EACH {
-            socket.subscribed(&format!("churn-{}", round * EACH + number)).await;
-        }
-        if round % 100 == 0 {
+        socket.quiet().await;
+        if connection % 10 == 0 {
             place.check().await;
         }
     }
-    socket.quiet().await;
     let list = place.rest().read("/channels", &[("filter_by_prefix", "churn-")]).await;
     assert_eq!(list, json!({"channels": {}}));
     let grown = place.gateway.resident_bytes().saturating_sub(before);
@@ -350,21 +353,49 @@ async fn a_hundred_thousand_subscriptions_and_their_ends_leave_nothing_behind() 
     place.check().await;
 }
 
+/// Who goes on and on is slowed down; the others are not.
 #[tokio::test]
-async fn members_who_come_and_go_by_the_thousand_leave_nothing_behind() {
+async fn who_joins_and_leaves_without_end_delays_nobody() {
     let mut place = Place::new(&[]).await;
+    let frames = in_and_out("churn-on").repeat(3000);
+    let mut floods = Vec::new();
+    for _ in 0..5 {
+        let mut socket = place.socket().await;
+        // Some of it waits here: nobody reads it as quickly as it is written.
+        let flood = tokio::time::timeout(FLOOD_TIME, socket.raw.try_send(&frames)).await;
+        assert_ne!(flood, Ok(false), "the flood is read, not cut off");
+        floods.push(socket);
+        place.check().await;
+    }
+    for _ in 0..5 {
+        place.check().await;
+    }
+    for socket in &mut floods {
+        socket.subscribed("churn-on").await;
+    }
+    drop(floods);
+    place.check().await;
+}
+
+#[tokio::test]
+async fn members_who_come_and_go_by_the_hundred_leave_nothing_behind() {
+    let mut place = Place::new(&[PATIENT]).await;
     let mut watcher = place.socket().await;
     let _members = watcher.join("presence-churn", "watcher").await;
-    let mut socket = place.socket().await;
-    const TIMES: usize = 3000;
-    for round in 0..TIMES {
-        let member = json!({"user_id": format!("u{round}")}).to_string();
-        socket.ask_as("presence-churn", &member).await;
-        assert_eq!(socket.joined("presence-churn").await["count"], 2);
-        socket.unsubscribe("presence-churn").await;
-        for event in ["pusher_internal:member_added", "pusher_internal:member_removed"] {
-            let next = watcher.next().await;
-            assert!(next.is(event, "presence-churn"), "{next:?}");
+    for round in 0..10 {
+        let mut socket = place.socket().await;
+        for number in 0..100 {
+            socket
+                .ask_as("presence-churn", &json!({"user_id": format!("u{round}-{number}")}).to_string())
+                .await;
+            socket.unsubscribe("presence-churn").await;
+        }
+        for _ in 0..100 {
+            assert_eq!(socket.joined("presence-churn").await["count"], 2);
+            for event in ["pusher_internal:member_added", "pusher_internal:member_removed"] {
+                let next = watcher.next().await;
+                assert!(next.is(event, "presence-churn"), "{next:?}");
+            }
         }
     }
     let list = place.rest().read("/channels/presence-churn/users", &[]).await;
@@ -398,12 +429,13 @@ async fn who_does_not_read_is_closed_with_4100() {
     assert_eq!(raw.json().await["event"], "pusher_internal:subscription_succeeded");
     let data = "d".repeat(10 * 1024);
     let rest = place.rest();
-    let closed = r#"carillon_connections_closed_total{transport="websocket",reason="slow_consumer"}"#;
-    eventually("the slow one is closed", || async {
+    let dropped = r#"carillon_messages_dropped_total{reason="slow_consumer"}"#;
+    eventually("something is dropped", || async {
         rest.trigger("slow", "x", &data).await;
-        (place.gateway.metric(closed).await > 0.0).then_some(())
+        (place.gateway.metric(dropped).await > 0.0).then_some(())
     })
     .await;
+    // Whoever reads on in time finds out why.
     assert_eq!(raw.closed().await.0, 4100);
     place.check().await;
 }
@@ -475,12 +507,12 @@ async fn a_signature_of_one_kind_is_none_of_another() {
     assert_eq!(auth, DEV.user_auth(socket.id(), user_data), "the two texts are one");
     let data = json!({"channel": crafted, "auth": auth});
     socket.say("pusher:subscribe", &data).await;
-    let _no_such_name = socket.error().await;
+    let _no_such_name = socket.turned_down().await;
     // Nor does a channel's name with a colon stand for a channel and a description.
     let auth = DEV.auth(socket.id(), "presence-x:{\"user_id\":\"1\"}", None);
     let data = json!({"channel": "presence-x:{\"user_id\":\"1\"}", "auth": auth});
     socket.say("pusher:subscribe", &data).await;
-    let _no_such_name = socket.error().await;
+    let _no_such_name = socket.turned_down().await;
     place.check().await;
 }
 
@@ -494,13 +526,14 @@ async fn channels_of_our_own_cannot_be_joined_or_published_to() {
         ["$user:7", "$online:7", "$user:8", "#server-to-user-8", "#server-to-user-", "#private-x", "#"]
     {
         socket.ask(name).await;
-        let _refusal = socket.error().await;
+        let _refusal = socket.turned_down().await;
         let body = json!({"name": "x", "channel": name, "data": "1"});
         if name != "#server-to-user-8" {
             let answer = place.rest().post("/events", &body).await;
             assert_eq!(refusal(&answer).0, 400, "{name}");
         }
         socket.whisper(name, "client-x", &json!("1")).await;
+        let _refusal = socket.turned_down().await;
     }
     place.check().await;
 }

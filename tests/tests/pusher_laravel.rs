@@ -63,14 +63,14 @@ fn environment(broadcaster: &str, told: u16, heard: u16, app: &App) -> String {
 
 /// A Laravel application and PHP's own web server, which ends with it.
 struct Laravel {
-    _folder: Folder,
     server: Process,
     at: SocketAddr,
+    _folder: Folder,
 }
 
 impl Laravel {
     /// Lays out the application of the page, with an `.env`.
-    fn start(environment: &str) -> Self {
+    async fn start(environment: &str) -> Self {
         let folder = Folder::new("laravel");
         let here = folder.path();
         let tests = root().join("tests/php");
@@ -92,7 +92,9 @@ impl Laravel {
         let (index, class) = (here.join("index.php"), tests.join("Pusher.php"));
         let text = |path: &Path| path.to_str().expect("UTF-8").to_owned();
         let (server, at) = php::serve(&[&text(&index)], &[("PUSHER_CLASS", &text(&class))]);
-        Self { _folder: folder, server, at }
+        let open = http::get(at, "/").await;
+        assert_eq!(open.body, "open", "Laravel does not start; run `make tools`: {open:?}");
+        Self { server, at, _folder: folder }
     }
 
     /// Returns a command that runs a scenario of tests/js/pusher/echo.mjs.
@@ -106,7 +108,7 @@ impl Laravel {
 async fn echo(scenario: &str) {
     let cluster = cluster().await;
     let [told, heard] = &cluster.nodes[..] else { panic!("two nodes") };
-    let laravel = Laravel::start(&environment("pusher", told.api.port(), heard.public.port(), &FIRST));
+    let laravel = Laravel::start(&environment("pusher", told.api.port(), heard.public.port(), &FIRST)).await;
     run(laravel.scenario(scenario), world(&cluster.nodes)).await;
 }
 
@@ -155,7 +157,7 @@ async fn the_page_works(broadcaster: &str) {
         page.block("js", "Echo.private"),
         page.block("js", "Echo.join"),
     ];
-    let laravel = Laravel::start(&text);
+    let laravel = Laravel::start(&text).await;
     let mut command = laravel.scenario("thePageWorksAsItStands");
     command.env("VITE", json!(vite).to_string()).env("BLOCKS", json!(blocks).to_string());
     run(command, world([&gateway])).await;
@@ -173,7 +175,7 @@ async fn the_page_works_as_it_stands_from_reverb() {
 
 /// Returns what Laravel says when it cannot broadcast some text.
 async fn complaint(environment: &str, text: &str) -> String {
-    let laravel = Laravel::start(environment);
+    let laravel = Laravel::start(environment).await;
     let body = json!({"channels": ["news"], "event": "x", "payload": {"text": text}}).to_string();
     let headers = [("Content-Type", "application/json"), ("Accept", "application/json")];
     let answer = http::post(laravel.at, "/broadcast", &headers, body).await;
@@ -199,7 +201,7 @@ async fn mistakes_are_said_as_on_the_page() {
 
 #[tokio::test]
 async fn webhooks_are_believed_and_others_are_not() {
-    let laravel = Laravel::start(&environment("pusher", 1, 1, &FIRST));
+    let laravel = Laravel::start(&environment("pusher", 1, 1, &FIRST)).await;
     let forged = [("Content-Type", "application/json"), ("X-Pusher-Signature", "0123456789abcdef")];
     let answer = http::post(laravel.at, "/carillon", &forged, r#"{"time_ms":1,"events":[]}"#).await;
     assert_eq!(answer.status, 401, "{answer:?}");
@@ -233,6 +235,16 @@ fn the_configurations_of_the_page_are_good() {
         let config = config.to_str().expect("UTF-8");
         let (code, said, complained) = gateway::run(&["check", "--config", config], &[]);
         assert_eq!((code, said.trim()), (Some(0), "the configuration is good"), "{block}\n{complained}");
+    }
+    // What the tables say has taken a setting's place is a setting.
+    let known = Document::read("docs/configuration.md").text;
+    let rows = page.text.lines().filter(|line| line.starts_with("| `") && line.matches('|').count() == 3);
+    let columns = rows.filter_map(|row| row.split(" | ").nth(1)).filter(|column| column.contains("of `["));
+    let names: Vec<_> = columns.flat_map(|column| column.split('`').skip(1).step_by(2)).collect();
+    assert!(names.len() > 5, "{names:?}");
+    for name in names {
+        let name = name.split(" = ").next().unwrap_or_default().trim_matches(['[', ']']);
+        assert!(known.contains(name), "{name}");
     }
     for link in page.links() {
         assert!(root().join(&link).exists(), "{}", link.display());

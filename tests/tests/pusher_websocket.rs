@@ -85,6 +85,25 @@ async fn a_key_of_any_length_and_script_is_closed_with_4001() {
 }
 
 #[tokio::test]
+async fn a_prefix_of_the_path_is_passed_over() {
+    let gateway = alone().await;
+    for prefix in ["/ws", "/a/b"] {
+        let path = format!("{prefix}{}", path(FIRST.key));
+        Socket::greeted(gateway.public, &FIRST, &path).await.quiet().await;
+    }
+}
+
+/// PUSHER §1.5: a failed handshake would bring the client back every second.
+#[tokio::test]
+async fn a_path_below_the_key_is_closed_with_4005() {
+    let gateway = alone().await;
+    for tail in ["/", "/more", "/more/and/more"] {
+        let path = format!("/app/{}{tail}?protocol=7&client=js", FIRST.key);
+        assert_eq!(sent_away(&gateway, &path).await.0, 4005, "{tail}");
+    }
+}
+
+#[tokio::test]
 async fn an_id_is_no_key() {
     let gateway = alone().await;
     assert_eq!(sent_away(&gateway, &path(FIRST.id)).await.0, 4001);
@@ -301,7 +320,7 @@ async fn a_close_of_the_client_is_answered_with_its_code() {
     for code in [1000_u16, 1001, 3000, 4999] {
         let mut socket = Socket::open(gateway.public, &FIRST).await;
         socket.raw.send(frame(CLOSE, code.to_be_bytes())).await;
-        assert_eq!(socket.raw.closed().await.0, code);
+        assert_eq!(socket.close_frame().await.0, code);
         assert_eq!(socket.raw.rest().await, []);
     }
 }
@@ -417,6 +436,7 @@ async fn what_clients_say_may_be_an_object_or_a_text() {
     socket.say("pusher:subscribe", &json!(data.to_string())).await;
     socket.subscribed("private-as-text").await;
     socket.say("pusher:unsubscribe", &json!(json!({"channel": "as-text"}).to_string())).await;
+    socket.quiet().await;
     gateway.rest(&FIRST).trigger("as-text", "lost", "").await;
     socket.quiet().await;
     let user_data = r#"{"id":"as-text"}"#;
@@ -450,17 +470,20 @@ async fn applications_do_not_hear_each_other() {
         // The others are not counted.
         assert_eq!(counted.next().await.json(), json!({"subscription_count": 1}));
         gateway.rest(&FIRST).trigger(channel, "of-first", "1").await;
-        gateway.rest(&PLAIN).trigger(channel, "of-plain", "2").await;
-        first.whisper(channel, "client-first", &json!("3")).await;
         first.hears(channel, "of-first", "1").await;
+        first.whisper(channel, "client-first", &json!("2")).await;
         if channel == "both" {
             let (code, _) = first.error().await;
             assert_eq!(code, None, "client events need a private channel");
         }
-        plain.hears(channel, "of-plain", "2").await;
-        for socket in [&mut first, &mut plain, &mut counted] {
-            socket.quiet().await;
-        }
+        first.quiet().await;
+        gateway.rest(&PLAIN).trigger(channel, "of-plain", "3").await;
+        plain.hears(channel, "of-plain", "3").await;
+        gateway.rest(&FIRST).trigger(channel, "of-first", "4").await;
+        first.hears(channel, "of-first", "4").await;
+        gateway.rest(&COUNTED).trigger(channel, "of-counted", "5").await;
+        counted.hears(channel, "of-counted", "5").await;
+        plain.quiet().await;
     }
 }
 

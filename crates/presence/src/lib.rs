@@ -10,6 +10,7 @@
 //! **Must not know:** NATS, tasks, clocks, frames, HTTP.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+mod effect;
 mod member;
 mod part;
 mod peer;
@@ -20,8 +21,9 @@ mod telling;
 mod view;
 mod word;
 
+pub use effect::{Audience, Effect, Full, Link, Settings};
 pub use member::{INFO_MAX_BYTES, IdKind, Member};
-pub use rosters::{Audience, Effect, Full, Link, NODES_MAX, Rosters, Settings};
+pub use rosters::{NODES_MAX, Rosters};
 pub use shard::{Digests, SHARDS, Shard, ShardSet};
 pub use telling::{Fact, What};
-pub use word::{Change, Entry, Garbage, WORD_MAX_BYTES, Word};
+pub use word::{Change, Entry, Garbage, Standing, WORD_MAX_BYTES, Word};

@@ -10,7 +10,7 @@ use carillon_model::{ChannelName, ConnectionId, NodeId};
 
 use crate::{
     Change, Digests, Entry, Member, SHARDS, Shard, shard,
-    spell::{Life, Stamp},
+    spell::Stamp,
     view::{Held, Recount, View},
 };
 
@@ -19,12 +19,12 @@ pub(crate) const ENTRIES_MAX: usize = 4_000_000;
 
 /// The entries of one node.
 ///
-/// An entry of a member takes about 500 bytes on every node with a user id of 8 bytes and an info of 40, its places in
-/// the roster and in its owner's part included; a count takes about 300 where its channel has no other entry.
+/// Measured with 100,000 entries whose user ids have 8 bytes and whose infos have 40: a member takes about 410 bytes on
+/// every node, its place in the roster included, and 850 where the channel has no other; a count takes 250 where nothing
+/// else is known of the channel.
 #[derive(Debug)]
 pub(crate) struct Part {
     owner: NodeId,
-    pub(crate) life: Life,
     shelves: [Shelf; SHARDS],
     entries: usize,
 }
@@ -45,7 +45,7 @@ struct Count {
 
 impl Part {
     pub(crate) fn new(owner: NodeId) -> Self {
-        Self { owner, life: Life::default(), shelves: Default::default(), entries: 0 }
+        Self { owner, shelves: Default::default(), entries: 0 }
     }
 
     pub(crate) const fn len(&self) -> usize {
@@ -58,7 +58,7 @@ impl Part {
     }
 
     const fn stamp(&self, change: u64) -> Stamp {
-        Stamp { node: self.owner, change, life: self.life }
+        Stamp { node: self.owner, change }
     }
 
     pub(crate) fn digests(&self) -> Digests {
@@ -255,7 +255,7 @@ impl Part {
 
     /// Takes all entries out of the view: their owner is gone.
     pub(crate) fn clear(self, view: &mut View, now: Instant) {
-        let stamp = |change| Stamp { node: self.owner, change, life: self.life };
+        let stamp = |change| Stamp { node: self.owner, change };
         for shelf in self.shelves {
             for ((index, _), held) in shelf.members {
                 view.exit(index, &held, now);

@@ -16,9 +16,9 @@ use std::{
 use carillon_model::NodeId;
 
 use crate::{
-    Change, Digests, Entry, SHARDS, Shard, ShardSet,
+    Change, Digests, Entry, SHARDS, Shard, ShardSet, Standing,
+    effect::after,
     part::{ENTRIES_MAX, Part},
-    rosters::after,
     view::View,
 };
 
@@ -31,8 +31,8 @@ const HEARD_MAX: usize = 4096;
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) heard_at: Instant,
-    /// Whether it can tell facts, as far as it is believed.
-    pub(crate) ready: bool,
+    /// What it said last of itself.
+    pub(crate) standing: Standing,
     pub(crate) part: Part,
     /// Of each shard the last change that an answer had in it.
     as_of: [u64; SHARDS],
@@ -77,7 +77,11 @@ pub(crate) type Question = Option<(u64, ShardSet)>;
 
 impl Peer {
     pub(crate) fn new(id: NodeId, now: Instant) -> Self {
-        Self { heard_at: now, ready: false, part: Part::new(id), as_of: [0; SHARDS], asking: None }
+        Self { heard_at: now, standing: Standing::New, part: Part::new(id), as_of: [0; SHARDS], asking: None }
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.standing == Standing::Ready
     }
 
     /// Says whether all that was asked was answered.

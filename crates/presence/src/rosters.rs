@@ -5,6 +5,7 @@
 //! **Must not know:** what carries words, what is done with facts.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, VecDeque},
     mem,
     time::{Duration, Instant},
@@ -14,11 +15,12 @@ use bytes::Bytes;
 use carillon_model::{ChannelName, ConnectionId, NodeId, UserId};
 
 use crate::{
-    Change, Digests, Fact, Member, Shard, Word,
+    Audience, Change, Digests, Effect, Fact, Full, Link, Member, Settings, Shard, Standing, Word,
+    effect::after,
     part::Part,
     peer::{Peer, Piece, Question},
-    spell::{Life, Reconcile},
-    telling::{BETWEEN, Stage, Telling},
+    spell::Reconcile,
+    telling::{Stage, Telling},
     view::View,
     word::is_json_line,
 };
@@ -36,103 +38,20 @@ const SAY_MAX_BYTES: usize = 192 * 1024;
 /// Most answers that wait to be said: every shard to every node. Past that, nodes ask again.
 const ANSWERS_MAX: usize = NODES_MAX * crate::SHARDS;
 
-/// The times.
-#[derive(Clone, Copy, Debug)]
-pub struct Settings {
-    /// How often a node says that it is alive. Default 2 s.
-    pub heartbeat: Duration,
-    /// After how long a silence a node is dead. Default 8 s.
-    pub dead_after: Duration,
-    /// For how long an end is held: who comes back within it was never away. Default 3 s.
-    pub hold: Duration,
-    /// For how long a node listens to others before it tells the application anything. More than a heartbeat; zero where
-    /// there are no other nodes. Default 2.5 s.
-    pub settle: Duration,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            heartbeat: Duration::from_secs(2),
-            dead_after: Duration::from_secs(8),
-            hold: Duration::from_secs(3),
-            settle: Duration::from_millis(2500),
-        }
-    }
-}
-
-impl Settings {
-    /// For how long a node follows before it tells: nodes that died before it came are found by then, and the ends that
-    /// follow from it told.
-    fn follow(&self) -> Duration {
-        self.dead_after.saturating_add(self.hold).saturating_add(BETWEEN)
-    }
-}
-
-/// Whether words get through to other nodes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Link {
-    /// They do.
-    Up,
-    /// They do not, and none come.
-    Down,
-}
-
-/// Whom a word is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Audience {
-    /// Every node.
-    All,
-    /// One.
-    Node(NodeId),
-}
-
-/// What is to be done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// A word is to be said.
-    Say(Audience, Word),
-    /// A user has become a member: this node's subscribers are told.
-    Added {
-        /// Of which channel.
-        channel: ChannelName,
-        /// Who.
-        member: Member,
-    },
-    /// A user is no member any more: this node's subscribers are told.
-    Removed {
-        /// Of which channel.
-        channel: ChannelName,
-        /// Who.
-        member: Member,
-    },
-    /// A channel has so many subscribers on all nodes: this node's are told. Up to 100 each change is said; above, one
-    /// every 5 s while it changes.
-    Counted {
-        /// Which channel.
-        channel: ChannelName,
-        /// How many.
-        count: u64,
-    },
-    /// The application is to be told, by this node.
-    Told(Fact),
-}
-
-/// A roster that has no room for another user.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the channel has as many members as it may have")]
-pub struct Full;
-
-pub(crate) fn after(now: Instant, wait: Duration) -> Instant {
-    now.checked_add(wait).unwrap_or(now)
-}
-
 /// A node that is not known any more.
 #[derive(Clone, Copy, Debug)]
 struct Gone {
     at: Instant,
-    /// In which life it was thought dead. None: it has said goodbye, and has no other.
-    life: Option<Life>,
+    how: Ending,
+}
+
+/// How a node went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// It said goodbye, and does not come back.
+    Farewell,
+    /// It fell silent. It may come back in another life than this.
+    Silence(u32),
 }
 
 /// All rosters, as one node knows them.
@@ -161,6 +80,8 @@ pub struct Rosters {
     heartbeat_at: Instant,
     /// When it is to be seen whether a node has died, or does not answer. Not later than that happens.
     watch_at: Option<Instant>,
+    /// Whether it was ready once.
+    has_told: bool,
     has_left: bool,
 }
 
@@ -183,6 +104,7 @@ impl Rosters {
             said_at: None,
             heartbeat_at: now,
             watch_at: None,
+            has_told: false,
             has_left: false,
         };
         rosters.settle(now);
@@ -260,7 +182,7 @@ impl Rosters {
             return;
         }
         for peer in self.peers.values_mut() {
-            peer.ready = false;
+            peer.standing = Standing::New;
             peer.heard_at = now;
         }
         match link {
@@ -280,8 +202,8 @@ impl Rosters {
             peer.heard_at = now;
         }
         match word {
-            Word::Heartbeat { sequence, digests, ready, life } => {
-                self.hear_heartbeat(from, (sequence, *digests), ready, Life(life), now);
+            Word::Heartbeat { sequence, digests, standing, life } => {
+                self.hear_heartbeat(from, (sequence, *digests), standing, life, now);
             }
             Word::Delta { first, changes } => {
                 let ask = self.next_ask();
@@ -303,20 +225,21 @@ impl Rosters {
                 }
             }
             Word::Doubt { life } => {
-                if Life(life) == self.mine.life {
+                if life == self.view.telling.life(self.me) {
                     self.settle(now);
                     self.elect(now);
                     self.beat(now);
                 }
             }
             Word::Bye => {
-                // In order: it has told what was its to tell, and only what was on its way is left.
-                if self.peers.get_mut(&from).is_some_and(|peer| mem::take(&mut peer.ready)) {
+                if let Some(peer) = self.peers.get_mut(&from) {
+                    // In order: it has told what was its to tell, and only what was on its way is left.
+                    peer.standing = Standing::New;
                     self.view.telling.farewell(from);
                     self.elect(now);
                 }
                 self.drop_peer(from, now);
-                self.remember(from, Gone { at: now, life: None });
+                self.remember(from, Gone { at: now, how: Ending::Farewell });
             }
         }
         self.advance(now);
@@ -326,17 +249,17 @@ impl Rosters {
         &mut self,
         from: NodeId,
         (sequence, digests): (u64, Digests),
-        ready: bool,
-        life: Life,
+        standing: Standing,
+        life: u32,
         now: Instant,
     ) {
-        if !self.peers.contains_key(&from) && !self.meet(from, ready, life, now) {
+        if !self.peers.contains_key(&from) && !self.meet(from, standing, life, now) {
             return;
         }
         let ask = self.next_ask();
         let Some(peer) = self.peers.get_mut(&from) else { return };
-        peer.part.life = life;
-        let changed = mem::replace(&mut peer.ready, ready) != ready;
+        self.view.telling.begin_life(from, life);
+        let changed = mem::replace(&mut peer.standing, standing) != standing;
         let question = peer.compare(sequence, &digests, ask, now);
         self.ask(from, question);
         if changed {
@@ -346,13 +269,15 @@ impl Rosters {
 
     /// Takes a node among those that are known, if there is room. What one believes that was thought dead, or that others
     /// were never told of, is not what the application believes: it is heard in its next life.
-    fn meet(&mut self, from: NodeId, ready: bool, life: Life, now: Instant) -> bool {
-        let gone = self.gone.get(&from).map(|gone| gone.life);
-        if gone == Some(None) || self.peers.len() >= NODES_MAX.saturating_sub(1) {
+    fn meet(&mut self, from: NodeId, standing: Standing, life: u32, now: Instant) -> bool {
+        let gone = self.gone.get(&from).map(|gone| gone.how);
+        if gone == Some(Ending::Farewell) || self.peers.len() >= NODES_MAX.saturating_sub(1) {
             return false;
         }
-        if gone == Some(Some(life)) || ready && self.view.telling.stage.knows() {
-            self.say(Audience::Node(from), Word::Doubt { life: life.0 });
+        if gone == Some(Ending::Silence(life))
+            || standing == Standing::Ready && self.view.telling.stage.knows()
+        {
+            self.say(Audience::Node(from), Word::Doubt { life });
             return false;
         }
         self.peers.insert(from, Peer::new(from, now));
@@ -364,20 +289,23 @@ impl Rosters {
         true
     }
 
-    /// Drops a node and its entries. Returns the life that it was in.
-    fn drop_peer(&mut self, id: NodeId, now: Instant) -> Option<Life> {
-        let peer = self.peers.remove(&id)?;
-        let life = peer.part.life;
-        peer.part.clear(&mut self.view, now);
-        self.elect(now);
-        Some(life)
+    /// Drops a node and its entries.
+    fn drop_peer(&mut self, id: NodeId, now: Instant) {
+        if let Some(peer) = self.peers.remove(&id) {
+            peer.part.clear(&mut self.view, now);
+            self.elect(now);
+        }
     }
 
     fn remember(&mut self, id: NodeId, gone: Gone) {
-        self.gone.retain(|_, other| after(other.at, GONE) > gone.at);
-        if self.gone.len() >= NODES_MAX {
-            let first = self.gone.iter().min_by_key(|(_, other)| other.at).map(|(id, _)| *id);
-            first.and_then(|id| self.gone.remove(&id));
+        while let Some((first, at)) =
+            self.gone.iter().map(|(id, other)| (*id, other.at)).min_by_key(|(_, at)| *at)
+            && (self.gone.len() >= NODES_MAX || after(at, GONE) <= gone.at)
+        {
+            self.gone.remove(&first);
+            if !self.peers.contains_key(&first) {
+                self.view.telling.end_life(first);
+            }
         }
         self.gone.insert(id, gone);
     }
@@ -398,8 +326,9 @@ impl Rosters {
         let is_dead = |peer: &Peer| after(peer.heard_at, dead_after) <= now;
         let dead: Vec<NodeId> = self.peers.iter().filter(|(_, p)| is_dead(p)).map(|(id, _)| *id).collect();
         for id in dead {
-            let life = self.drop_peer(id, now);
-            self.remember(id, Gone { at: now, life });
+            let how = Ending::Silence(self.view.telling.life(id));
+            self.drop_peer(id, now);
+            self.remember(id, Gone { at: now, how });
         }
         let again = |(id, peer): (&NodeId, &mut Peer)| Some((*id, peer.ask_again(now)?));
         let questions: Vec<_> = self.peers.iter_mut().filter_map(again).collect();
@@ -428,9 +357,10 @@ impl Rosters {
             return;
         }
         self.say_changes();
-        let ready = self.view.telling.stage.is_ready();
+        let standing = self.standing();
         let (sequence, digests) = (self.sequence, Box::new(self.mine.digests()));
-        self.say(Audience::All, Word::Heartbeat { sequence, digests, ready, life: self.mine.life.0 });
+        let life = self.view.telling.life(self.me);
+        self.say(Audience::All, Word::Heartbeat { sequence, digests, standing, life });
         self.said_at = Some(now);
         self.heartbeat_at = after(now, self.settings.heartbeat);
     }
@@ -488,9 +418,18 @@ impl Rosters {
         }
     }
 
+    fn standing(&self) -> Standing {
+        match self.view.telling.stage {
+            Stage::Ready => Standing::Ready,
+            Stage::Deaf | Stage::Settling { .. } | Stage::Following { .. } if self.has_told => Standing::Told,
+            Stage::Deaf | Stage::Settling { .. } | Stage::Following { .. } => Standing::New,
+        }
+    }
+
     /// Begins to listen to the others.
     fn settle(&mut self, now: Instant) {
-        self.mine.life = Life(self.mine.life.0.saturating_add(1));
+        let life = self.view.telling.life(self.me).saturating_add(1);
+        self.view.telling.begin_life(self.me, life);
         let until = after(now, self.settings.settle);
         let latest = after(until, self.settings.dead_after);
         self.view.telling.stage = Stage::Settling { until, latest };
@@ -502,16 +441,21 @@ impl Rosters {
     fn advance(&mut self, now: Instant) {
         loop {
             let stage = self.view.telling.stage;
-            let others_tell = self.peers.values().any(|peer| peer.ready);
+            let others_tell = self.peers.values().any(Peer::is_ready);
             let is_due = stage.until().is_some_and(|until| until <= now);
             let next = match stage {
                 Stage::Settling { latest, .. } if is_due => {
                     // Of those that begin together one tells what there is, and the others follow.
-                    let is_first = self.peers.first_key_value().is_none_or(|(id, _)| *id > self.me);
+                    // Best is who knows what the application was told before.
+                    let mine = (self.standing(), Reverse(self.me));
+                    let is_first = self.peers.iter().all(|(id, peer)| (peer.standing, Reverse(*id)) < mine);
                     let is_complete = self.peers.values().all(Peer::is_complete);
                     if latest > now && !(is_complete && (is_first || others_tell)) {
-                        Stage::Settling { until: after(now, SETTLE_AGAIN), latest }
-                    } else if others_tell {
+                        let until = after(now, SETTLE_AGAIN);
+                        self.view.telling.stage = Stage::Settling { until, latest };
+                        return;
+                    }
+                    if others_tell {
                         Stage::Following { until: after(now, self.settings.follow()) }
                     } else {
                         Stage::Ready
@@ -530,10 +474,13 @@ impl Rosters {
     fn enter(&mut self, stage: Stage, next: Stage, now: Instant) {
         self.view.telling.stage = next;
         let was_settling = matches!(stage, Stage::Settling { .. });
-        let before = if was_settling { self.view.telling.take_remembered() } else { Vec::new() };
+        let before = if was_settling { self.view.telling.take_remembered(now) } else { Vec::new() };
         if !next.is_ready() {
-            return self.view.reconcile(Reconcile::Adopt, now);
+            // What it would tell is remembered, should the others be cut off before they do.
+            let how = if self.has_told { Reconcile::Tell } else { Reconcile::Adopt };
+            return self.view.reconcile(how, now);
         }
+        self.has_told = true;
         self.elect(now);
         if was_settling {
             // Of what happened before, whoever was to tell it may have been cut off, too.
@@ -546,7 +493,7 @@ impl Rosters {
 
     /// Finds who tells, now that somebody else may.
     fn elect(&mut self, now: Instant) {
-        let others = self.peers.iter().filter(|(_, peer)| peer.ready).map(|(id, _)| *id);
+        let others = self.peers.iter().filter(|(_, peer)| peer.is_ready()).map(|(id, _)| *id);
         let me = self.view.telling.stage.is_ready().then_some(self.me);
         let ready: Vec<NodeId> = others.chain(me).collect();
         let facts = self.view.telling.elect(&ready, now);
@@ -630,3 +577,7 @@ impl Rosters {
         self.peers.values().fold(self.mine.len(), |sum, peer| sum.saturating_add(peer.part.len()))
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "tests may panic")]
+mod tests;

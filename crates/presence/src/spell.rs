@@ -11,34 +11,50 @@ use std::time::Instant;
 
 use carillon_model::NodeId;
 
+/// What the application believes, as far as a node knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) enum Belief {
+    /// That nobody is there.
+    #[default]
+    Away,
+    /// That somebody is.
+    Here,
+    /// One of both: it was here, and another node may have told the end.
+    Unsure,
+}
+
 /// What a time of somebody is, and what the application was told of it.
 #[derive(Debug, Default)]
 pub(crate) struct Spell {
     /// Whether somebody is there.
     pub(crate) here: bool,
-    /// Whether the application believes so.
-    pub(crate) told: bool,
+    pub(crate) told: Belief,
     /// Until when an end is held.
     pub(crate) until: Option<Instant>,
 }
 
 impl Spell {
     /// Says whether nobody is there, and nothing is left to be told.
-    pub(crate) const fn is_over(&self) -> bool {
-        !self.here && !self.told && self.until.is_none()
+    pub(crate) fn is_over(&self) -> bool {
+        !self.here && self.told == Belief::Away && self.until.is_none()
+    }
+
+    /// Somebody is there again while this node hears nothing: others may have seen an end in between, and told it.
+    pub(crate) fn doubt(&mut self) {
+        if self.told == Belief::Here {
+            self.told = Belief::Unsure;
+        }
     }
 
     /// Brings up to date what the application believes. Returns what it is to be told: whether somebody is there.
-    pub(crate) const fn reconcile(&mut self, how: Reconcile) -> Option<bool> {
+    pub(crate) fn reconcile(&mut self, how: Reconcile) -> Option<bool> {
         let is_held = self.until.is_some();
-        let told = self.told;
+        let before = self.told;
         // A held end is yet to be told, by whoever has told the beginning.
-        self.told = self.here || is_held && (told || matches!(how, Reconcile::Adopt));
-        match how {
-            Reconcile::Adopt => None,
-            Reconcile::Tell if told == self.told => None,
-            Reconcile::Tell => Some(self.told),
-        }
+        let is_here = self.here || is_held && (before != Belief::Away || how == Reconcile::Adopt);
+        self.told = if is_here { Belief::Here } else { Belief::Away };
+        let is_news = how == Reconcile::Tell && before != self.told && (self.here || !is_held);
+        is_news.then_some(is_here)
     }
 }
 
@@ -51,16 +67,9 @@ pub(crate) enum Reconcile {
     Tell,
 }
 
-/// How many times a node has begun to settle.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(crate) struct Life(pub(crate) u32);
-
 /// A change at a node, by which the same fact is known on every node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Stamp {
     pub(crate) node: NodeId,
     pub(crate) change: u64,
-    /// The life of the node in which it was heard of: who was thought dead begins another, and what is told of its entries
-    /// then is told anew.
-    pub(crate) life: Life,
 }

@@ -24,12 +24,7 @@ use std::{
 
 use carillon_model::{ChannelName, NodeId, UserId};
 
-use crate::{
-    Member, SHARDS, Shard, ShardSet,
-    rosters::Effect,
-    shard,
-    spell::{Life, Stamp},
-};
+use crate::{Member, SHARDS, Shard, ShardSet, effect::Effect, shard, spell::Stamp};
 
 /// How long facts are remembered: longer than it takes until a node that died is found, and its facts with it.
 const REMEMBERED: Duration = Duration::from_secs(20);
@@ -66,7 +61,7 @@ pub enum What {
 }
 
 impl What {
-    fn key(&self, stamp: Stamp) -> String {
+    fn key(&self, stamp: Stamp, life: u32) -> String {
         let what = match self {
             Self::Occupied => "occupied",
             Self::Vacated => "vacated",
@@ -74,7 +69,7 @@ impl What {
             Self::Went(_) => "went",
             Self::Counted(_) => "counted",
         };
-        let Stamp { node, change, life: Life(life) } = stamp;
+        let Stamp { node, change } = stamp;
         let key = format!("{what}-{node}-{change}-{life}");
         if let Self::Counted(count) = self { format!("{key}-{count}") } else { key }
     }
@@ -123,18 +118,38 @@ pub(crate) struct Telling {
     former: BTreeSet<(Shard, NodeId, Instant)>,
     /// The shards that this node tells of.
     mine: ShardSet,
+    /// When there came some to them.
+    gained_at: Option<Instant>,
+    /// How many times each node has begun to settle: one that was thought dead does, and what is told of its entries from
+    /// then on has other keys than before. Those that are gone lately are among them.
+    lives: BTreeMap<NodeId, u32>,
     remembered: VecDeque<(Instant, Shard, Fact)>,
 }
 
 impl Telling {
-    pub(crate) const fn new(me: NodeId, stage: Stage) -> Self {
+    pub(crate) fn new(me: NodeId, stage: Stage) -> Self {
         let (tellers, mine) = ([None; SHARDS], ShardSet::from_bits(0));
-        Self { me, stage, tellers, former: BTreeSet::new(), mine, remembered: VecDeque::new() }
+        let (former, lives, remembered) = (BTreeSet::new(), BTreeMap::new(), VecDeque::new());
+        Self { me, stage, tellers, former, mine, gained_at: None, lives, remembered }
     }
 
     /// Returns who tells of `shard`.
     pub(crate) fn teller(&self, shard: Shard) -> Option<NodeId> {
         self.tellers.get(shard.index()).copied().flatten()
+    }
+
+    /// Returns how many times a node has begun to settle.
+    pub(crate) fn life(&self, node: NodeId) -> u32 {
+        self.lives.get(&node).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn begin_life(&mut self, node: NodeId, life: u32) {
+        self.lives.insert(node, life);
+    }
+
+    /// Forgets a node that is gone.
+    pub(crate) fn end_life(&mut self, node: NodeId) {
+        self.lives.remove(&node);
     }
 
     /// Tells a fact if it is this node's to tell, and remembers it.
@@ -146,11 +161,35 @@ impl Telling {
         now: Instant,
         effects: &mut VecDeque<Effect>,
     ) {
-        let fact = Fact { key: what.key(stamp), channel: channel.clone(), what };
-        let shard = Shard::of(channel);
-        if self.mine.has(shard) {
-            effects.push_back(Effect::Told(fact.clone()));
+        if self.mine.has(Shard::of(channel)) {
+            effects.push_back(Effect::Told(self.fact(channel, what.clone(), stamp)));
         }
+        self.remember(channel, what, stamp, now);
+    }
+
+    fn fact(&self, channel: &ChannelName, what: What, stamp: Stamp) -> Fact {
+        Fact { key: what.key(stamp, self.life(stamp.node)), channel: channel.clone(), what }
+    }
+
+    /// Remembers a beginning that is not told, as somebody was away for a moment only. It is told all the same where another
+    /// teller may have seen the moment longer, and told the end.
+    pub(crate) fn stay(
+        &mut self,
+        channel: &ChannelName,
+        what: What,
+        stamp: Stamp,
+        now: Instant,
+        effects: &mut VecDeque<Effect>,
+    ) {
+        if self.gained_at.is_some_and(|at| now.saturating_duration_since(at) <= BETWEEN) {
+            self.tell(channel, what, stamp, now, effects);
+        } else {
+            self.remember(channel, what, stamp, now);
+        }
+    }
+
+    fn remember(&mut self, channel: &ChannelName, what: What, stamp: Stamp, now: Instant) {
+        let (shard, fact) = (Shard::of(channel), self.fact(channel, what, stamp));
         self.forget(now);
         if self.remembered.len() == REMEMBERED_MAX {
             self.remembered.pop_front();
@@ -158,8 +197,10 @@ impl Telling {
         self.remembered.push_back((now, shard, fact));
     }
 
-    /// Forgets all facts, and returns them, fit to be told again.
-    pub(crate) fn take_remembered(&mut self) -> Vec<Fact> {
+    /// Forgets all facts, and returns those of late, fit to be told again: what is older is not known to the queue any more
+    /// and would be told twice.
+    pub(crate) fn take_remembered(&mut self, now: Instant) -> Vec<Fact> {
+        self.forget(now);
         again(self.remembered.drain(..).map(|(_, _, fact)| fact).collect(), self.me)
     }
 
@@ -195,6 +236,9 @@ impl Telling {
             let nearest = ready.iter().copied().max_by_key(|id| (shard::nearness(*id, shard), *id));
             let before = mem::replace(teller, nearest);
             let is_mine = *teller == Some(self.me);
+            if is_mine && before != *teller {
+                self.gained_at = Some(now);
+            }
             if is_mine {
                 self.mine.insert(shard);
             }

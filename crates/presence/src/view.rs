@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    mem,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,9 +16,9 @@ use slab::Slab;
 
 use crate::{
     Fact, Member, What,
-    rosters::{Effect, after},
+    effect::{Effect, after},
     shard,
-    spell::{Reconcile, Spell, Stamp},
+    spell::{Belief, Reconcile, Spell, Stamp},
     telling::Telling,
 };
 
@@ -50,7 +51,8 @@ struct Present {
 struct Roster {
     channel: ChannelName,
     hash: u64,
-    users: BTreeMap<UserId, Present>,
+    /// Boxed, since a tree has room for eleven from the first on, and most channels have one.
+    users: BTreeMap<UserId, Box<Present>>,
     /// How many users are shown.
     shown: usize,
     /// On all nodes.
@@ -161,7 +163,7 @@ impl View {
         let user = held.member.user.clone();
         let present = roster.users.entry(user.clone()).or_insert_with(|| {
             let first = Arc::clone(&held);
-            Present { first, more: Vec::new(), shown: false, spell: Spell::default() }
+            Box::new(Present { first, more: Vec::new(), shown: false, spell: Spell::default() })
         });
         if present.spell.here {
             present.more.push(held);
@@ -172,16 +174,22 @@ impl View {
         if let Some(until) = present.spell.until.take() {
             self.agenda.remove(&(until, Item::Went(index, user)));
         }
+        if !self.telling.stage.knows() {
+            present.spell.doubt();
+        }
         let member = &present.first.member;
         if !present.shown {
             present.shown = true;
             roster.shown = roster.shown.saturating_add(1);
             self.effects.push_back(Effect::Added { channel: roster.channel.clone(), member: member.clone() });
         }
-        if self.telling.stage.knows() && !present.spell.told && !roster.channel.is_reserved() {
-            present.spell.told = true;
+        if self.telling.stage.knows() && !roster.channel.is_reserved() {
             let (what, stamp) = (What::Came(member.clone()), present.first.stamp);
-            self.telling.tell(&roster.channel, what, stamp, now, &mut self.effects);
+            if mem::replace(&mut present.spell.told, Belief::Here) == Belief::Here {
+                self.telling.stay(&roster.channel, what, stamp, now, &mut self.effects);
+            } else {
+                self.telling.tell(&roster.channel, what, stamp, now, &mut self.effects);
+            }
         }
     }
 
@@ -230,9 +238,14 @@ impl View {
             if let Some(until) = roster.occupied.until.take() {
                 self.agenda.remove(&(until, Item::Vacate(index)));
             }
-            if self.telling.stage.knows() && !roster.occupied.told && !roster.channel.is_reserved() {
-                roster.occupied.told = true;
-                self.telling.tell(&roster.channel, What::Occupied, stamp, now, &mut self.effects);
+            if !self.telling.stage.knows() {
+                roster.occupied.doubt();
+            } else if !roster.channel.is_reserved() {
+                if mem::replace(&mut roster.occupied.told, Belief::Here) == Belief::Here {
+                    self.telling.stay(&roster.channel, What::Occupied, stamp, now, &mut self.effects);
+                } else {
+                    self.telling.tell(&roster.channel, What::Occupied, stamp, now, &mut self.effects);
+                }
             }
         } else if roster.subscribers == 0 {
             roster.occupied.here = false;
@@ -308,8 +321,9 @@ impl View {
     fn end_channel(&mut self, index: usize, now: Instant) {
         let stage = self.telling.stage;
         let Some(roster) = self.rosters.get_mut(index) else { return };
-        if let Some(stamp) = roster.occupant.filter(|_| roster.occupied.told && stage.knows()) {
-            roster.occupied.told = false;
+        if let Some(stamp) = roster.occupant.filter(|_| roster.occupied.told != Belief::Away && stage.knows())
+        {
+            roster.occupied.told = Belief::Away;
             self.telling.tell(&roster.channel, What::Vacated, stamp, now, &mut self.effects);
         }
         self.close(index);
@@ -320,8 +334,9 @@ impl View {
         let stage = self.telling.stage;
         let Some(roster) = self.rosters.get_mut(index) else { return };
         let Some(present) = roster.users.get_mut(user) else { return };
-        if !present.spell.told || stage.knows() {
-            if present.spell.told {
+        let is_told = present.spell.told != Belief::Away;
+        if !is_told || stage.knows() {
+            if is_told {
                 let (what, stamp) = (What::Went(present.first.member.clone()), present.first.stamp);
                 self.telling.tell(&roster.channel, what, stamp, now, &mut self.effects);
             }

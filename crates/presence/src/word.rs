@@ -29,8 +29,8 @@ pub enum Word {
         sequence: u64,
         /// Of each shard, after that change.
         digests: Box<Digests>,
-        /// Whether it knows all others, so that it can tell facts.
-        ready: bool,
+        /// Whether it tells facts, or did.
+        standing: Standing,
         /// How many times it has begun to listen to others: at its start, after each interruption and each doubt.
         life: u32,
     },
@@ -86,6 +86,17 @@ impl Word {
     pub fn decode(bytes: &[u8]) -> Result<Self, Garbage> {
         wire::decode(bytes)
     }
+}
+
+/// What a node can tell the application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// It never told anything.
+    New,
+    /// It told facts, and knows what the application believed then.
+    Told,
+    /// It tells facts.
+    Ready,
 }
 
 /// One change at its owner.
@@ -183,4 +194,5 @@ fn member_bytes(member: &Member) -> usize {
 }
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "tests may panic")]
 mod tests;

@@ -28,10 +28,12 @@ export async function everyKindOfChannelIsHeard() {
   assert.deepEqual(errors, []);
 }
 
-// A stream is opened anew after 256 KiB, a poll after every answer.
+// A stream is opened anew after 256 Ki characters, a poll after every answer.
 export async function nothingIsLostBetweenTwoRequests() {
   const listener = await listen(fallback(), unique('many'));
-  const filler = 'x'.repeat(4_000);
+  // Characters of one to four bytes: the length in bytes is not the length that the client counts. All of it together
+  // is less than may wait for a client.
+  const filler = 'xä€🔔'.repeat(400);
   const sent = [];
   for (let batch = 0; batch < 20; batch++) {
     const items = Array.from({ length: 10 }, (_, n) => ({ n: batch * 10 + n, filler }));
@@ -76,4 +78,14 @@ export async function anUnknownKeyIsRefused() {
   const errors = complaints(pusher);
   await until('an end', () => pusher.connection.state === 'disconnected');
   assert.equal(errors[0].code, 4001);
+}
+
+// The node that has the session is killed when this says that it listens.
+export async function aClientComesBackWhenItsNodeDies() {
+  const pusher = fallback();
+  const { heard } = await listen(pusher, 'killed');
+  const before = pusher.connection.socket_id;
+  process.stdout.write('listening\n');
+  await until('another connection', () => pusher.connection.socket_id && pusher.connection.socket_id !== before);
+  await until('a message', () => heard.some(([event]) => event === 'after'));
 }

@@ -299,13 +299,36 @@ impl Socket {
         error
     }
 
+    /// Waits for an error and makes sure that nothing follows it but, perhaps, the channel's own event.
+    ///
+    /// # Panics
+    /// When something else comes.
+    pub async fn turned_down(&mut self) -> (Option<i64>, String) {
+        let error = self.error().await;
+        self.say("pusher:ping", &json!({})).await;
+        let mut next = self.next().await;
+        if next.event == "pusher:subscription_error" {
+            next = self.next().await;
+        }
+        assert_eq!(next.event, "pusher:pong", "{next:?}");
+        error
+    }
+
+    /// Waits for the close, past all frames.
+    ///
+    /// # Panics
+    /// When it does not come in time: pings come for ever.
+    pub async fn close_frame(&mut self) -> (u16, String) {
+        let closed = timeout(PATIENCE * 2, self.raw.closed()).await;
+        closed.expect("a close comes in time")
+    }
+
     /// Waits for the close, past all frames, and finishes it.
     ///
     /// # Panics
     /// When the code is one that clients do not know, it does not come in time, or the connection goes on.
     pub async fn closed(&mut self) -> (u16, String) {
-        let closed = timeout(PATIENCE * 2, self.raw.closed()).await;
-        let (code, reason) = closed.expect("a close comes in time");
+        let (code, reason) = self.close_frame().await;
         assert!(code < 4300, "pusher-js never comes back after {code}: {reason}");
         // Ours ends the closing handshake. The other side may have seen the end already.
         let _gone_already = self.raw.try_send(frame(CLOSE, code.to_be_bytes())).await;
@@ -319,6 +342,6 @@ impl Socket {
     /// When the server does not answer it.
     pub async fn leave(mut self) {
         self.raw.send(frame(CLOSE, 1000_u16.to_be_bytes())).await;
-        assert_eq!(self.raw.closed().await.0, 1000);
+        assert_eq!(self.close_frame().await.0, 1000);
     }
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use carillon_model::{AppSpace, ChannelName, ConnectionId, UserId};
 use prost::Message as _;
 
-use super::{Change, Entry, PARTS_MAX, Word};
+use super::{Change, Entry, PARTS_MAX, Standing, Word};
 use crate::{Digests, INFO_MAX_BYTES, IdKind, Member, Shard, ShardSet};
 
 /// Longest word in bytes. Those that are written have at most 256 KiB, and one entry more.
@@ -46,8 +46,9 @@ struct Heartbeat {
     /// One for each shard.
     #[prost(fixed64, repeated, tag = "2")]
     digests: Vec<u64>,
-    #[prost(bool, tag = "3")]
-    ready: bool,
+    /// 0 is new, 1 has told, 2 is ready.
+    #[prost(uint32, tag = "3")]
+    standing: u32,
     #[prost(uint32, tag = "4")]
     life: u32,
 }
@@ -153,10 +154,14 @@ pub enum Garbage {
 
 pub(super) fn encode(word: &Word) -> Bytes {
     let kind = match word {
-        Word::Heartbeat { sequence, digests, ready, life } => Kind::Heartbeat(Heartbeat {
+        Word::Heartbeat { sequence, digests, standing, life } => Kind::Heartbeat(Heartbeat {
             sequence: *sequence,
             digests: digests.to_vec(),
-            ready: *ready,
+            standing: match standing {
+                Standing::New => 0,
+                Standing::Told => 1,
+                Standing::Ready => 2,
+            },
             life: *life,
         }),
         Word::Delta { first, changes } => {
@@ -220,9 +225,15 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Word, Garbage> {
     }
     let said = Said::decode(bytes).map_err(|_e| Garbage::Protobuf)?;
     Ok(match said.kind.ok_or(Garbage::Protobuf)? {
-        Kind::Heartbeat(Heartbeat { sequence, digests, ready, life }) => {
+        Kind::Heartbeat(Heartbeat { sequence, digests, standing, life }) => {
             let digests = Digests::try_from(digests).map_err(|_e| Garbage::Number)?;
-            Word::Heartbeat { sequence, digests: Box::new(digests), ready, life }
+            let standing = match standing {
+                0 => Standing::New,
+                1 => Standing::Told,
+                2 => Standing::Ready,
+                _ => return Err(Garbage::Number),
+            };
+            Word::Heartbeat { sequence, digests: Box::new(digests), standing, life }
         }
         Kind::Delta(Delta { first, changes }) => {
             let count = u64::try_from(changes.len()).unwrap_or(u64::MAX);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use carillon_model::NodeId;
-use carillon_presence::{Audience, Word};
+use carillon_presence::{Audience, Standing, Word};
 
 use super::{dice::Dice, plan::Bug};
 
@@ -37,7 +37,6 @@ impl Net {
         audience: Audience,
         now: u64,
         dice: &mut Dice,
-        bug: Bug,
     ) -> Option<u64> {
         if dice.permille(self.losses) {
             return None;
@@ -45,9 +44,6 @@ impl Net {
         let to_all = audience == Audience::All;
         let last = self.last.entry((from, to, to_all)).or_default();
         let at = now + dice.within(1, self.slowest);
-        if bug == Bug::Reordered && to_all {
-            return Some(at);
-        }
         *last = at.max(*last);
         Some(*last)
     }
@@ -60,17 +56,17 @@ pub(crate) fn spoil(word: Word, bug: Bug, dice: &mut Dice) -> Option<Word> {
         (Word::State { ask, shard, as_of, part, parts, entries }, Bug::AnswersFromTheFuture) => {
             Word::State { ask, shard, as_of: as_of + 20, part, parts, entries }
         }
-        (Word::Heartbeat { sequence, ready, life, .. }, Bug::DigestOfNothing) => {
-            Word::Heartbeat { sequence, digests: Box::default(), ready, life }
+        (Word::Heartbeat { sequence, standing, life, .. }, Bug::DigestOfNothing) => {
+            Word::Heartbeat { sequence, digests: Box::default(), standing, life }
         }
         (Word::Heartbeat { sequence, digests, life, .. }, Bug::AllTell) => {
-            Word::Heartbeat { sequence, digests, ready: false, life }
+            Word::Heartbeat { sequence, digests, standing: Standing::New, life }
         }
         (Word::Heartbeat { sequence, digests, life, .. }, Bug::NobodyTells) => {
-            Word::Heartbeat { sequence, digests, ready: true, life }
+            Word::Heartbeat { sequence, digests, standing: Standing::Ready, life }
         }
-        (Word::Heartbeat { sequence, digests, ready, .. }, Bug::OneLife) => {
-            Word::Heartbeat { sequence, digests, ready, life: 1 }
+        (Word::Heartbeat { sequence, digests, standing, .. }, Bug::OneLife) => {
+            Word::Heartbeat { sequence, digests, standing, life: 1 }
         }
         (Word::Doubt { .. }, Bug::NoDoubt) => return None,
         (Word::Delta { first, mut changes }, Bug::HalfWords) => {

@@ -11,12 +11,15 @@ pub(crate) enum Faults {
     Kills,
     /// Words are lost.
     Losses,
-    /// All of these, and links are interrupted.
+    /// Links are interrupted.
+    Links,
+    /// All of these.
     All,
 }
 
 impl Faults {
-    pub(crate) const ALL: [Self; 5] = [Self::None, Self::Rolling, Self::Kills, Self::Losses, Self::All];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::None, Self::Rolling, Self::Kills, Self::Losses, Self::Links, Self::All];
 
     pub(crate) const fn nodes_change(self) -> bool {
         matches!(self, Self::Rolling | Self::Kills | Self::All)
@@ -28,10 +31,6 @@ impl Faults {
 
     pub(crate) const fn loses(self) -> bool {
         matches!(self, Self::Losses | Self::All)
-    }
-
-    pub(crate) const fn interrupts(self) -> bool {
-        matches!(self, Self::All)
     }
 }
 
@@ -61,8 +60,6 @@ pub(crate) enum Bug {
     NobodyTells,
     /// A leave is forgotten now and then.
     Ghosts,
-    /// Words to all arrive in another order.
-    Reordered,
     /// Half of a word's changes are lost.
     HalfWords,
     /// A node that stops says so, and goes on.
@@ -76,7 +73,7 @@ pub(crate) enum Bug {
 }
 
 impl Bug {
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::NoAnswers,
         Self::AnswersFromTheFuture,
         Self::DigestOfNothing,
@@ -88,7 +85,6 @@ impl Bug {
         Self::AllTell,
         Self::NobodyTells,
         Self::Ghosts,
-        Self::Reordered,
         Self::HalfWords,
         Self::ByeAndStay,
         Self::NoDoubt,

@@ -22,6 +22,8 @@ const ACTING: u64 = 60_000;
 const HEALING: u64 = 35_000;
 /// Words that may be lost, in a thousand, where the application is wanted to know the truth.
 const TOLD_LOSSES_MAX: u64 = 30;
+/// How far apart interruptions are where the application is wanted to know the truth.
+const INTERRUPTED_EVERY: u64 = 20_000;
 const NODES_MAX: usize = 5;
 
 /// A live process.
@@ -169,20 +171,7 @@ impl World {
         while let Some(effect) = self.nodes.get_mut(&id).and_then(|node| node.rosters.next_effect()) {
             match effect {
                 Effect::Say(audience, word) => self.say(id, audience, word),
-                Effect::Told(fact) => {
-                    eprintln!(
-                        "{} {id} told {} {:?} {:?}",
-                        self.now,
-                        fact.key,
-                        fact.channel,
-                        match &fact.what {
-                            carillon_presence::What::Came(m) | carillon_presence::What::Went(m) =>
-                                m.user.as_str().to_owned(),
-                            _ => String::new(),
-                        }
-                    );
-                    self.heard.hear(fact, self.now)
-                }
+                Effect::Told(fact) => self.heard.hear(fact, self.now),
                 Effect::Added { channel, member } => self.show(id, channel, member, true)?,
                 Effect::Removed { channel, member } => self.show(id, channel, member, false)?,
                 Effect::Counted { channel, count } => {
@@ -217,10 +206,6 @@ impl World {
         if !self.nodes.get(&from).is_some_and(|node| node.linked) {
             return;
         }
-        match &word {
-            Word::Heartbeat { ready, .. } => eprintln!("{} {from} beats ready={ready}", self.now),
-            w => eprintln!("{} {from} -> {audience:?} {w:?}", self.now),
-        };
         let Some(word) = spoil(word, self.bug, &mut self.dice) else { return };
         let bytes = word.encode();
         let receivers: Vec<NodeId> = match audience {
@@ -228,7 +213,7 @@ impl World {
             Audience::Node(to) => vec![to],
         };
         for to in receivers {
-            if let Some(at) = self.net.send((from, to), audience, self.now, &mut self.dice, self.bug) {
+            if let Some(at) = self.net.send((from, to), audience, self.now, &mut self.dice) {
                 let wait = at - self.now;
                 self.after(wait, Event::Letter(Letter { from, to, bytes: bytes.clone() }));
             }
@@ -243,7 +228,19 @@ impl World {
             Bug::DiesAtOnce => settings.dead_after = Duration::from_secs(1),
             Bug::NoHold => settings.hold = Duration::ZERO,
             Bug::TellsAtOnce => settings.settle = Duration::ZERO,
-            _ => {}
+            Bug::None
+            | Bug::NoAnswers
+            | Bug::AnswersFromTheFuture
+            | Bug::DigestOfNothing
+            | Bug::DeafUnknown
+            | Bug::AllTell
+            | Bug::NobodyTells
+            | Bug::Ghosts
+            | Bug::HalfWords
+            | Bug::ByeAndStay
+            | Bug::NoDoubt
+            | Bug::OneLife
+            | Bug::AddedTwice => {}
         }
         let id = NodeId::from_bits(self.dice.draw());
         let node = Node {
@@ -261,7 +258,6 @@ impl World {
     }
 
     fn link(&mut self, id: NodeId, linked: bool) -> Result<(), String> {
-        eprintln!("{} {id} linked={linked}", self.now);
         let now = self.instant();
         let Some(node) = self.nodes.get_mut(&id) else { return Ok(()) };
         if node.linked != linked {
@@ -276,7 +272,6 @@ impl World {
 
     /// Ends a process, in order or not.
     fn end_node(&mut self, id: NodeId, in_order: bool) -> Result<(), String> {
-        eprintln!("{} {id} ends in_order={in_order}", self.now);
         self.heard.node_changes(self.now);
         if in_order {
             let now = self.instant();
@@ -306,18 +301,34 @@ impl World {
             0..2 if self.faults.nodes_change() && ids.len() < NODES_MAX => self.begin_node(),
             2..3 if self.faults.nodes_change() && self.is_known(id) => self.end_node(id, true),
             3..4 if self.faults.kills() && self.is_known(id) && self.may_kill() => self.end_node(id, false),
-            4..7 if self.faults.interrupts() => {
+            4..7 if self.faults == Faults::All => {
                 let linked = !self.nodes.get(&id).is_some_and(|node| node.linked);
                 self.link(id, linked)
             }
-            7..8 if self.faults.interrupts() => {
+            7..8 if self.faults == Faults::All => {
                 let linked = self.dice.permille(500);
                 ids.into_iter().try_for_each(|id| self.link(id, linked))
             }
+            4..8 if self.faults == Faults::Links => self.interrupt(id, ids),
             8..50 => self.join(id),
             50..80 => self.leave(id),
             _ => self.count(id),
         }
+    }
+
+    /// Cuts off one node, or all, when the last interruption is over; or ends it. Of two that are cut off one after the
+    /// other, nobody knows all that was told.
+    fn interrupt(&mut self, id: NodeId, mut ids: Vec<NodeId>) -> Result<(), String> {
+        if self.nodes.values().any(|node| !node.linked) {
+            return ids.into_iter().try_for_each(|id| self.link(id, true));
+        }
+        if self.nodes.values().any(|node| node.since + INTERRUPTED_EVERY > self.now) {
+            return Ok(());
+        }
+        if self.dice.permille(500) {
+            ids = vec![id];
+        }
+        ids.into_iter().try_for_each(|id| self.link(id, false))
     }
 
     /// Says whether another node knows for long enough what the application was told: with the last that does, this is
@@ -431,8 +442,9 @@ impl World {
         }
         // Nobody watches `$online:` channels from outside.
         self.truth.forget_reserved();
-        // Where much is lost, one teller can take over from another before it knows what the other knew.
-        if self.losses <= TOLD_LOSSES_MAX {
+        // Where much is lost, or everything happens at once, one teller can take over from another before it knows what
+        // the other knew.
+        if self.losses <= TOLD_LOSSES_MAX && self.faults != Faults::All {
             self.heard.compare(&self.truth)?;
         }
         match self.faults {
@@ -443,7 +455,7 @@ impl World {
                 self.heard.compare_counts(&self.truth)?;
             }
             Faults::Rolling => self.heard.compare_counts(&self.truth)?,
-            Faults::Kills | Faults::Losses | Faults::All => {}
+            Faults::Kills | Faults::Losses | Faults::Links | Faults::All => {}
         }
         Ok(())
     }

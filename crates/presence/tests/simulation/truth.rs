@@ -68,7 +68,7 @@ pub(crate) struct Heard {
     keys: BTreeSet<String>,
     /// What was told more than once, after all nodes had started.
     pub(crate) repeated: Vec<String>,
-    /// When nodes started or stopped, and how many times after the first started.
+    /// When nodes started or stopped, and how many times.
     changed_at: u64,
     changes: u64,
     believed: BTreeSet<Topic>,
@@ -80,7 +80,7 @@ pub(crate) struct Heard {
 impl Heard {
     pub(crate) fn node_changes(&mut self, now: u64) {
         self.changed_at = now;
-        self.changes += u64::from(now > 0);
+        self.changes += 1;
     }
 
     pub(crate) fn hear(&mut self, fact: Fact, now: u64) {
