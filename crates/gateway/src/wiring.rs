@@ -9,7 +9,7 @@ use std::{io, net::SocketAddr, sync::Arc, thread::JoinHandle, time::Duration};
 use carillon_api::{InUse, PusherRest};
 use carillon_auth::{KeyRing, SameId, TokenVerifier};
 use carillon_backend::{Egress, Webhooks};
-use carillon_broker::{Alone, Broker, Link, Listen, MemoryBroker, MemoryQueue, WorkQueue};
+use carillon_broker::{Alone, Broker, Listen, MemoryBroker, MemoryQueue, WorkQueue};
 use carillon_broker_nats::{Fatal, NatsBroker};
 use carillon_config::{Broker as BrokerConfig, Config};
 use carillon_model::{Epoch, NodeId};
@@ -237,13 +237,13 @@ fn neighbours(
     tasks: &Tasks,
 ) -> Result<(Arc<Neighbours>, Arc<Fallback>), StartError> {
     let me = NodeId::from_bits(getrandom::u64().map_err(StartError::Random)?);
-    let neighbours = Neighbours::new(me, router, tasks);
+    let neighbours = match broker {
+        FatalWatch::Never => Neighbours::none(me, router, tasks),
+        FatalWatch::Nats(_) => Neighbours::new(me, router, tasks),
+    };
     let fallback = Fallback::new(&neighbours, tasks.stop());
     neighbours.join(match broker {
-        FatalWatch::Never => {
-            neighbours.link(Link::Up);
-            Arc::new(Alone::new(me))
-        }
+        FatalWatch::Never => Arc::new(Alone::new(me)),
         FatalWatch::Nats(broker) => {
             neighbours.set_relay(Arc::clone(&fallback) as Arc<dyn Relay>);
             broker.cluster(me, Arc::clone(&neighbours) as Arc<dyn Listen>)

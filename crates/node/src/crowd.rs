@@ -13,7 +13,7 @@ use std::{
 };
 
 use carillon_broker::{Audience, Link};
-use carillon_model::{ChannelName, ConnectionId, Member, NodeId, UserId};
+use carillon_model::{ChannelKind, ChannelName, ConnectionId, Member, NodeId, UserId};
 use carillon_presence::{Effect, Fact, Full, Rosters, Settings, What, Word};
 use carillon_tasks::{Phase, Stop, clock};
 use carillon_telemetry::metric;
@@ -78,9 +78,9 @@ pub(crate) struct View<T> {
 }
 
 impl Crowd {
-    pub(crate) fn new(me: NodeId, router: Arc<Router>, voice: Voice) -> Self {
+    pub(crate) fn new(me: NodeId, settings: Settings, router: Arc<Router>, voice: Voice) -> Self {
         let now = clock::now();
-        let rosters = Rosters::new(me, Settings::default(), now);
+        let rosters = Rosters::new(me, settings, now);
         let (counts, untold) = (HashMap::new(), BTreeMap::new());
         let state = State { rosters, turn: 0, counts, untold, told_at: now };
         Self { state: Mutex::new(state), router, voice, tell: OnceLock::new() }
@@ -246,8 +246,11 @@ impl Crowd {
                 Effect::Counted { channel, count } => {
                     self.spread(&mut state.turn, channel, Changed::Counted(count));
                 }
+                // Those of presence channels are told one by one.
                 Effect::Told(Fact { channel, what: what @ What::Counted(_), key }) => {
-                    state.untold.insert(channel.clone(), Fact { channel, what, key });
+                    if !ChannelKind::of(&channel).presence {
+                        state.untold.insert(channel.clone(), Fact { channel, what, key });
+                    }
                 }
                 Effect::Told(fact) => self.report(fact),
             }

@@ -4,11 +4,15 @@
 //! **Called by:** the cluster brings words; the crowd and surveys say them; `gateway` joins this to a cluster.
 //! **Must not know:** how words travel, what they mean.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use carillon_broker::{Audience, Cluster, Link, Listen};
 use carillon_model::NodeId;
+use carillon_presence::Settings;
 use carillon_tasks::Tasks;
 
 use crate::{Router, crowd::Crowd, relay::Relay, survey::Surveys, tell::Tell};
@@ -57,8 +61,18 @@ impl Neighbours {
     /// Makes the view of a node that knows of no other yet, and lets time pass for it.
     #[must_use]
     pub fn new(me: NodeId, router: &Arc<Router>, tasks: &Tasks) -> Arc<Self> {
+        Self::with(me, Settings::default(), router, tasks)
+    }
+
+    /// Makes the view of a node that will never know of another: it waits for nobody.
+    #[must_use]
+    pub fn none(me: NodeId, router: &Arc<Router>, tasks: &Tasks) -> Arc<Self> {
+        Self::with(me, Settings { settle: Duration::ZERO, ..Settings::default() }, router, tasks)
+    }
+
+    fn with(me: NodeId, settings: Settings, router: &Arc<Router>, tasks: &Tasks) -> Arc<Self> {
         let voice = Voice::default();
-        let crowd = Arc::new(Crowd::new(me, Arc::clone(router), voice.clone()));
+        let crowd = Arc::new(Crowd::new(me, settings, Arc::clone(router), voice.clone()));
         let surveys = Arc::new(Surveys::new(Arc::clone(router), Arc::clone(&crowd), voice.clone()));
         let (time, stop) = (Arc::clone(&crowd), tasks.stop());
         tasks.spawn("rosters", async move { time.run(stop).await });

@@ -74,6 +74,8 @@ pub struct Parts {
 pub struct Node {
     parts: Parts,
     loads: Arc<[AtomicUsize]>,
+    /// Connections without a socket of their own.
+    beside: Arc<AtomicUsize>,
     /// Connections were numbered so far, and what their numbers are hashed with: ids that nobody can guess, and that no
     /// two connections have.
     connection: AtomicU64,
@@ -97,10 +99,15 @@ struct Taken {
     loads: Arc<[AtomicUsize]>,
     worker: usize,
     over_capacity: bool,
+    /// Counts it among those without a socket.
+    beside: Option<Arc<AtomicUsize>>,
 }
 
 /// Connections past the limit that are still told politely that the node is full.
 pub const POLITE_RESERVE: usize = 256;
+
+/// Connections without a socket have one part in so many of a node's room.
+const BESIDE_PART: usize = 4;
 
 /// A worker that does not turn for this long is stuck; it turns every quarter of a second.
 pub const STALLED: Duration = Duration::from_secs(10);
@@ -116,6 +123,7 @@ impl Node {
         let broker = parts.broker.health();
         let app_loads = parts.apps.all().iter().map(|_| AtomicUsize::new(0)).collect();
         Arc::new(Self {
+            beside: Arc::default(),
             connection: AtomicU64::new(0),
             ids: RandomState::new(),
             app_loads,
@@ -165,22 +173,27 @@ impl Node {
         let Some((worker, load)) = emptiest else { return Err(socket) };
         load.fetch_add(1, Ordering::Relaxed);
         let over_capacity = total >= self.parts.config.connections_max;
-        let place = Place(Arc::new(Taken { loads: Arc::clone(&self.loads), worker, over_capacity }));
+        let loads = Arc::clone(&self.loads);
+        let place = Place(Arc::new(Taken { loads, worker, over_capacity, beside: None }));
         if let Some(mailbox) = self.parts.router.mailboxes.get(worker) {
             mailbox.put(Mail::Accepted(socket, place));
         }
         Ok(())
     }
 
-    /// Takes a place for a connection without a socket of its own, on the worker of another.
+    /// Takes a place for a connection without a socket of its own, on the worker of another. Sockets are accepted at a
+    /// bounded rate, and these are not: they have a quarter of the node's room at most.
     #[must_use]
     pub fn place_beside(&self, other: &Place) -> Place {
-        let over_capacity = self.connections() >= self.parts.config.connections_max;
+        let most = self.parts.config.connections_max;
+        let beside = self.beside.fetch_add(1, Ordering::Relaxed);
+        let over_capacity = self.connections() >= most || beside >= most.div_ceil(BESIDE_PART);
         let worker = other.0.worker;
         if let Some(load) = self.loads.get(worker) {
             load.fetch_add(1, Ordering::Relaxed);
         }
-        Place(Arc::new(Taken { loads: Arc::clone(&self.loads), worker, over_capacity }))
+        let beside = Some(Arc::clone(&self.beside));
+        Place(Arc::new(Taken { loads: Arc::clone(&self.loads), worker, over_capacity, beside }))
     }
 
     /// Returns how many sockets are with workers, handshakes included.
@@ -411,6 +424,9 @@ impl Drop for Taken {
     fn drop(&mut self) {
         if let Some(load) = self.loads.get(self.worker) {
             load.fetch_sub(1, Ordering::Relaxed);
+        }
+        if let Some(beside) = &self.beside {
+            beside.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }

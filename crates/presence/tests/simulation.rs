@@ -40,38 +40,38 @@ fn range(count: u64) -> std::ops::Range<u64> {
 
 #[test]
 fn without_faults_everything_is_told_once() -> Result<(), String> {
-    seeds(80, Faults::None, Bug::None)
+    seeds(50, Faults::None, Bug::None)
 }
 
 #[test]
 fn while_nodes_come_and_stop_everything_is_told_once() -> Result<(), String> {
-    seeds(80, Faults::Rolling, Bug::None)
+    seeds(50, Faults::Rolling, Bug::None)
 }
 
 #[test]
 fn after_nodes_have_died_the_others_agree_and_the_application_knows() -> Result<(), String> {
-    seeds(80, Faults::Kills, Bug::None)
+    seeds(50, Faults::Kills, Bug::None)
 }
 
 #[test]
 fn what_was_lost_is_found() -> Result<(), String> {
-    seeds(80, Faults::Losses, Bug::None)
+    seeds(50, Faults::Losses, Bug::None)
 }
 
 #[test]
 fn after_links_were_interrupted_all_agree_and_the_application_knows() -> Result<(), String> {
-    seeds(80, Faults::Links, Bug::None)
+    seeds(50, Faults::Links, Bug::None)
 }
 
 #[test]
 fn after_everything_at_once_all_agree() -> Result<(), String> {
-    seeds(120, Faults::All, Bug::None)
+    seeds(60, Faults::All, Bug::None)
 }
 
 #[test]
 fn planted_bugs_are_found() {
     for bug in Bug::ALL {
-        let found = Faults::ALL.into_iter().any(|faults| seeds(30, faults, bug).is_err());
+        let found = Faults::ALL.into_iter().any(|faults| seeds(15, faults, bug).is_err());
         assert!(found, "{bug:?} was not found");
     }
 }
