@@ -26,7 +26,9 @@ fn frames(lines: Vec<Line>) -> Vec<Value> {
 async fn poll_for(session: &Xhr, gateway: &Gateway, count: usize) -> Vec<Value> {
     let mut all = Vec::new();
     while all.len() < count {
-        all.extend(frames(session.poll(gateway.public).await));
+        let came = session.poll(gateway.public).await;
+        assert_ne!(came, [Line::Alive], "nothing more comes after {all:?}");
+        all.extend(frames(came));
     }
     all
 }
@@ -135,7 +137,9 @@ async fn polls_bring_all_that_waits_and_wait_for_more() {
     let mut came = frames(first);
     while came.len() < 2 {
         polls.send(session.request("xhr")).await;
-        came.extend(frames(lines(&polls.answer().await)));
+        let lines = lines(&polls.answer().await);
+        assert_ne!(lines, [Line::Alive], "nothing more comes after {came:?}");
+        came.extend(frames(lines));
     }
     assert_eq!(came[1], json!({"event": SUBSCRIBED, "channel": "xhr-poll", "data": "{}"}));
     let rest = gateway.rest(&FIRST);
@@ -390,7 +394,7 @@ async fn a_client_that_does_not_read_is_closed() {
     let (session, channel) = (Xhr::new(&FIRST), "xhr-slow");
     let mut stream = Listener::connect_narrowly(gateway.public, 4096).await;
     stream.send(session.request("xhr_streaming")).await;
-    while stream.until("\n").await.as_deref() != Some("o") {}
+    while stream.until("\n").await.expect("a stream begins") != "o" {}
     session.subscribe(gateway.public, channel).await;
     let rest = gateway.rest(&FIRST);
     let event = json!({"channel": channel, "name": "n", "data": "x".repeat(10_000)});
@@ -414,20 +418,23 @@ async fn a_client_that_polls_too_rarely_is_told_so() {
     assert_eq!(poll_for(&session, &gateway, 1).await[0]["event"], SUBSCRIBED);
     let (rest, filler) = (gateway.rest(&FIRST), "x".repeat(10_000));
     let event = |n: u32| json!({"channel": channel, "name": "n", "data": format!("{n}{filler}")});
-    for batch in 0..2 {
+    // What is published in one moment may be one frame, and any frame has room where nothing waits.
+    for batch in 0..6 {
         let batch: Vec<Value> = (batch * 10..batch * 10 + 10).map(event).collect();
         rest.done("/batch_events", &json!({"batch": batch})).await;
     }
     let mut all = Vec::new();
     // Who comes too late even for the close is told that the session is lost: it begins anew.
     while !all.iter().any(|line| matches!(line, Line::Closed(..) | Line::Open)) {
-        all.extend(session.poll(gateway.public).await);
+        let came = session.poll(gateway.public).await;
+        assert_ne!(came, [Line::Alive], "nothing has ended it");
+        all.extend(came);
     }
     let at = all.iter().position(|line| matches!(line, Line::Closed(..) | Line::Open));
     let end = all.split_off(at.expect("it is there")).remove(0);
     assert!(end == Line::Open || closed(Some(end)) == 4100);
     let heard = frames(all);
-    assert!(heard.len() < 20, "{} frames", heard.len());
+    assert!(heard.len() < 60, "{} frames", heard.len());
     for (n, frame) in heard.iter().enumerate() {
         assert_eq!(frame["data"], format!("{n}{filler}"), "in order, from the first on");
     }

@@ -20,8 +20,7 @@ async fn poll_for(session: &Xhr, nodes: &[Gateway], count: usize) -> Vec<Value> 
         for line in session.poll(node.public).await {
             match line {
                 Line::Frames(frames) => all.extend(frames),
-                Line::Alive => {}
-                Line::Open | Line::Closed(..) => panic!("{line:?} after {all:?}"),
+                Line::Alive | Line::Open | Line::Closed(..) => panic!("{line:?} after {all:?}"),
             }
         }
     }
