@@ -68,7 +68,7 @@ mod tests {
             signed(app.auth("1234.1234", "private-foobar", None)).unwrap(),
             "58df8b0c36d6982b82c3ecf6b4662e34fe8c25bba48f5369f135bf843651c3a4"
         );
-        let member = r#"{"user_id":10,"user_info":{"name":"Mr. Channels"}}"#;
+        let member = r#"{"user_id":10,"user_info":{"name":"Mr. Pusher"}}"#;
         assert_eq!(
             signed(app.auth("1234.1234", "presence-foobar", Some(member))).unwrap(),
             "afaed3695da2ffd16931f457e338e6c9f2921fa133ce7dac49f529792be6304c"
