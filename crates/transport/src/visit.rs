@@ -198,6 +198,10 @@ impl Visit {
             (_, "/v1/ws") => method("a WebSocket begins with GET", "GET"),
             (&Method::GET, path) if key_in(path).is_some() => self.upgrade(&request),
             (_, path) if self.config.rest.is_some() && is_rest(path) => self.ask_rest(request).await,
+            (_, path) if is_rest(path) => {
+                let message = "this is the listener for clients; the REST API of applications is on the api listener (port 8001 by default), and here with `pusher_on_public = true` under [api]";
+                problem(&Refusal::new(ErrorCode::NotFound, message))
+            }
             (_, path) if is_publishing(path) => {
                 let message = "this is the listener for clients; publishing is on the api listener (port 8001 by default)";
                 problem(&Refusal::new(ErrorCode::NotFound, message))

@@ -66,7 +66,11 @@ pub(super) fn own(reader: &mut Reader, keys: &[KeyRecord], apps: &Apps) {
     for (index, key) in keys.iter().enumerate() {
         if apps.by_id(key.id.app()).is_none() {
             let known: Vec<_> = apps.all().iter().map(|app| app.id.as_str()).collect();
-            let text = format!("there is no application `{}`; there are {}", key.id.app(), known.join(", "));
+            let text = format!(
+                "there is no application `{}`; there are {}: write one of them in the key, too, `crl_<application>_…`",
+                key.id.app(),
+                known.join(", ")
+            );
             reader.fault(&format!("keys[{index}].id"), text);
         }
     }

@@ -77,7 +77,7 @@ pub(crate) static SECTIONS: &[Section] = &[
                 "listen",
                 Address,
                 Is("127.0.0.1:8001"),
-                "Address and port on which backends publish. Beyond this machine only with at least one API key.",
+                "Address and port on which backends publish. Beyond this machine only with at least one API key, or an application with keys.",
             ),
             key(
                 "deadline",
