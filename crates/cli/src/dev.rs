@@ -37,6 +37,7 @@ fn welcome(Addresses { public, api, admin }: Addresses, broker: &Broker) -> Stri
   Try it         http://{public}/
   Clients        ws://{public}/v1/ws?channel=news
   Publish API    http://{api}/v1/publish      key: dev
+  Pusher         {public}      app: 1, key: dev-key, secret: dev-secret
   Metrics        http://{admin}/metrics
 
 Publish with curl:
