@@ -168,6 +168,17 @@ impl CatchUp {
         self.waiting.pop_front();
     }
 
+    /// Notes that nothing has passed the reader by since memory was asked last: whatever was published since is about to
+    /// be delivered. Who has taken all then stands where memory ended, without asking again: of a channel that keeps
+    /// one message, memory may have lost those in between by then.
+    pub fn handle_unbroken(&mut self) {
+        if let State::Give { reached } = self.state
+            && self.waiting.is_empty()
+        {
+            self.state = State::Stand(reached);
+        }
+    }
+
     /// Says that all of this list, up to `reached`, is what was missed.
     fn begin(&mut self, mut list: Vec<Arc<Publication>>, reached: Position) -> State {
         // What was published after storage was read counts, too.

@@ -176,3 +176,16 @@ fn what_came_before_the_time_that_was_named_is_left_out_wherever_it_comes_from()
         assert_eq!(advance(&mut reader), expected);
     }
 }
+
+/// A channel may keep one message: by the time that memory is asked again, those in between are gone.
+#[test]
+fn a_reader_whom_nothing_has_passed_by_stands_where_memory_ended() {
+    let mut catchup = CatchUp::new(Since::Last(1), LIMITS);
+    assert_eq!(advance(&mut catchup), "attach Last(1)");
+    catchup.handle_unbroken();
+    catchup.handle_attached(memory(9, Past::Complete(list(1, [9]))));
+    catchup.handle_unbroken();
+    assert_eq!(advance(&mut catchup), format!("tell 8+1 9 attach {}", shown(Since::After(at(1, 9)))));
+    catchup.handle_unbroken();
+    assert_eq!(advance(&mut catchup), "stand 9");
+}

@@ -112,7 +112,12 @@ impl Worker {
         now: Instant,
     ) -> Pause {
         let mut given = 0;
+        // No delivery is looked at while this runs: from the moment memory was asked, none passes the reader by.
+        let mut unbroken = false;
         loop {
+            if unbroken {
+                reader.catchup.handle_unbroken();
+            }
             // It may have left the channel, and even joined it again.
             let sits = |seated: &Seated| seated.channel == reader.channel && seated.seat == reader.seat;
             let ended = !connection.is_open() || connection.session.is_closed();
@@ -121,7 +126,10 @@ impl Worker {
             }
             match reader.catchup.step() {
                 Step::Attach(since) => match self.memory(reader, since) {
-                    Ok(attached) => reader.catchup.handle_attached(attached),
+                    Ok(attached) => {
+                        reader.catchup.handle_attached(attached);
+                        unbroken = true;
+                    }
                     // It was reached when the reader took its seat, and is not forgotten.
                     Err(AttachError::Unavailable) => return self.wait(reader, now),
                 },
