@@ -186,10 +186,9 @@ impl Surveys {
         let (answers, mut answered) = mpsc::channel(PARTS_MAX);
         let number = self.number.fetch_add(1, Ordering::Relaxed);
         let _until_then = Open { surveys: self, number };
-        if others > 0 {
-            lock(&self.open).insert(number, answers);
-            self.voice.say(Audience::All, Kind::Question, &question.write(number).encode_to_vec());
-        }
+        lock(&self.open).insert(number, answers);
+        // Also where no other is known: one may have been there for less time than a heartbeat takes to come.
+        self.voice.say(Audience::All, Kind::Question, &question.write(number).encode_to_vec());
         let elsewhere = async {
             let mut whole = Part::default();
             // Parts of each node that came, and how many there are.

@@ -10,6 +10,7 @@ use super::{App, Rest};
 use crate::{
     gateway::Gateway,
     nats::{NatsServer, NatsVersion},
+    raw::eventually,
 };
 
 /// The application of development mode.
@@ -155,11 +156,15 @@ impl Cluster {
     }
 }
 
-/// Returns two gateways that are ready.
+/// Returns two gateways that are ready, and have heard each other.
 pub async fn cluster() -> Arc<Cluster> {
     static CLUSTER: Shared<Cluster> = Shared::new();
     let cluster = CLUSTER.get(|| Cluster::start(2));
     cluster.ready().await;
+    for node in &cluster.nodes {
+        let hears = async || (node.metric("carillon_nodes").await >= 2.0).then_some(());
+        eventually("the nodes hear each other", hears).await;
+    }
     cluster
 }
 
