@@ -21,6 +21,7 @@ use carillon_telemetry::metric;
 use crate::{
     Router,
     neighbours::{Kind, Voice},
+    node::approximately,
     tell::{Tell, Told},
 };
 
@@ -279,11 +280,6 @@ impl Crowd {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// A count as a gauge shows it.
-fn approximately(count: usize) -> f64 {
-    u32::try_from(count).map_or(f64::from(u32::MAX), f64::from)
 }
 
 impl fmt::Debug for Crowd {

@@ -432,7 +432,7 @@ impl Drop for Taken {
 }
 
 /// A count as a gauge shows it: exact up to 2³², which no count here passes.
-fn approximately(count: usize) -> f64 {
+pub(crate) fn approximately(count: usize) -> f64 {
     u32::try_from(count).map_or(f64::from(u32::MAX), f64::from)
 }
 
