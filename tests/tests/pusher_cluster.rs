@@ -398,3 +398,18 @@ async fn socket_ids_of_two_nodes_differ() {
     }
     assert_eq!(ids.len(), 100);
 }
+
+#[tokio::test]
+async fn a_trigger_to_a_hundred_channels_counts_each_on_the_other_node() {
+    let cluster = cluster().await;
+    let channels: Vec<_> = (0..100).map(|number| format!("cluster-hundred-{number}")).collect();
+    let mut there = Socket::open(cluster.nodes[1].public, &FIRST).await;
+    for channel in &channels {
+        there.subscribe(channel).await;
+    }
+    let event = json!({"name": "n", "data": "1", "channels": channels, "info": "subscription_count"});
+    let told = cluster.rest(0, &FIRST).done("/events", &event).await;
+    for channel in &channels {
+        assert_eq!(told["channels"][channel], json!({"subscription_count": 1}), "{channel}");
+    }
+}
