@@ -50,6 +50,8 @@ impl Node {
     /// # Errors
     /// [`StartError`] when the settings are wrong.
     pub fn start(config: Config) -> Result<Self, StartError> {
+        // A test that waits in vain shows what the broker logged; the first node of a process has set it up.
+        tracing_subscriber::fmt().with_test_writer().with_ansi(false).try_init().ok();
         let (tasks, inbox) = (Tasks::new(Handle::current()), Arc::new(Inbox::default()));
         let deliver = Arc::clone(&inbox);
         let broker = NatsBroker::start(config, &tasks, deliver)?;

@@ -389,7 +389,7 @@ async fn large_messages_are_read_in_pieces() {
     let server = NatsServer::start(NatsVersion::Newest);
     let cable = Cable::to(server.address()).await;
     let servers = vec![format!("nats://127.0.0.1:{}", cable.port())];
-    let roomy = || vec![RetentionClass { max_bytes: 1 << 30, ..long().remove(0) }];
+    let roomy = || vec![RetentionClass { max_bytes: 64 << 20, ..long().remove(0) }];
     let reader = start(Config { servers, ..config(&server, roomy()) }).await;
     let other = start(config(&server, roomy())).await;
     let (long, news) = (class("long"), channel("news"));
