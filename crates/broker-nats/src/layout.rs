@@ -179,6 +179,12 @@ impl Layout {
     }
 }
 
+/// Returns the bytes of disk that a server sets aside for the streams of classes.
+pub(crate) fn set_aside(classes: &[RetentionClass]) -> u64 {
+    let each = classes.iter().map(|class| class.max_bytes.saturating_mul(u64::from(SHARDS)));
+    each.fold(0, u64::saturating_add)
+}
+
 /// Writes a time as JetStream does.
 pub(crate) fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)

@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_nats::Subscriber;
-use carillon_broker::{Deliver, Health, Shard};
+use carillon_broker::{Deliver, Health, SHARDS, Shard};
 use carillon_tasks::{Phase, Stop, Tasks};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::{
@@ -19,7 +19,7 @@ use crate::{
     Config, Fatal, NatsBroker, Ready, StartError,
     api::{self, ApiError, PATIENCE},
     health::Settlements,
-    layout::{Layout, LayoutError},
+    layout::{self, Layout, LayoutError},
     link::{Connector, Link, reconnect_delay},
     live::LiveTask,
     meters::{Meters, Op},
@@ -42,6 +42,13 @@ const NOT_ENABLED: u64 = 10_076;
 const NOT_ENABLED_IN_ACCOUNT: u64 = 10_039;
 /// JetStream's error when a server alone is asked for copies.
 const NOT_CLUSTERED: u64 = 10_074;
+/// JetStream's error when a server has not the room that a stream asks for.
+const NO_STORAGE: u64 = 10_047;
+/// JetStream's error when no server of a cluster will have a stream, for one reason or another.
+const NO_PLACE: u64 = 10_005;
+
+/// What the two errors say when it is room that lacks.
+const TOO_SMALL: &str = "insufficient storage";
 
 /// What starting needs.
 struct Starter {
@@ -105,7 +112,7 @@ impl Starter {
                         return Err(fatal);
                     }
                     self.failed(Op::Layout);
-                    let cause = cause(&error, self.config.replicas);
+                    let cause = cause(&error, &self.config);
                     if said != cause {
                         tracing::warn!(error = cause, "the streams are not ready; still trying");
                         said = cause;
@@ -218,12 +225,21 @@ impl Starter {
 }
 
 /// Says why the streams are not ready, and what to do where that is known.
-fn cause(error: &ApiError, replicas: u8) -> String {
+fn cause(error: &ApiError, config: &Config) -> String {
     match error {
         ApiError::Refused { code: NOT_CLUSTERED, .. } => format!(
-            "broker.nats.replicas is {replicas}, and this NATS server has no cluster to copy to: set it to 1, or join \
-             the server to two others"
+            "broker.nats.replicas is {}, and this NATS server has no cluster to copy to: set it to 1, or join the \
+             server to two others",
+            config.replicas
         ),
+        ApiError::Refused { code: NO_STORAGE | NO_PLACE, description } if description.contains(TOO_SMALL) => {
+            format!(
+                "{error}: the classes of history that channels use set {} MiB of disk aside, on each server that has a \
+                 copy. Give JetStream more (max_file_store; without it, three quarters of the disk that is free), or \
+                 lower history.<name>.max_bytes, which is taken {SHARDS} times",
+                layout::set_aside(&config.classes) >> 20
+            )
+        }
         ApiError::NoResponders => format!("nobody answers for JetStream; perhaps: {}", Fatal::NoJetStream),
         ApiError::NotFound(_) | ApiError::Refused { .. } | ApiError::Silent | ApiError::Unreadable(_) => {
             error.to_string()
@@ -246,14 +262,41 @@ fn no_jetstream(error: &ApiError, link: &Link) -> Option<Fatal> {
 
 #[cfg(test)]
 mod tests {
+    use carillon_model::{ClassName, RetentionClass};
+
     use super::*;
+    use crate::{Credentials, Tls};
 
     #[test]
-    fn copies_without_a_cluster_are_blamed_on_the_key() {
-        let refused = |code| ApiError::Refused { code, description: "replicas > 1 not supported".to_owned() };
-        assert!(
-            cause(&refused(NOT_CLUSTERED), 3).starts_with("broker.nats.replicas is 3, and this NATS server")
-        );
-        assert_eq!(cause(&refused(10_001), 3), "NATS refuses: replicas > 1 not supported (error 10001)");
+    fn what_lacks_is_said_with_what_to_do() {
+        let class = |name, mebibytes: u64| RetentionClass {
+            name: ClassName::new(name).expect("a good name"),
+            max_age: Duration::from_hours(1),
+            max_messages: 10,
+            max_bytes: mebibytes << 20,
+        };
+        let config = Config {
+            servers: vec![],
+            credentials: Credentials::None,
+            tls: Tls::default(),
+            prefix: "gw".to_owned(),
+            app: "main".to_owned(),
+            classes: vec![class("short", 64), class("long", 1024)],
+            replicas: 3,
+            node: "test".to_owned(),
+            recent_max_bytes: 1,
+            subscription_capacity: 1,
+        };
+        let refused = |code, description: &str| {
+            cause(&ApiError::Refused { code, description: description.to_owned() }, &config)
+        };
+        let copies = refused(NOT_CLUSTERED, "replicas > 1 not supported");
+        assert!(copies.starts_with("broker.nats.replicas is 3, and this NATS server"), "{copies}");
+        let alone = refused(NO_STORAGE, "insufficient storage resources available");
+        assert!(alone.contains("use set 17408 MiB of disk aside"), "{alone}");
+        let cluster = refused(NO_PLACE, "no suitable peers for placement, insufficient storage");
+        assert!(cluster.contains("lower history.<name>.max_bytes, which is taken 16 times"), "{cluster}");
+        let away = refused(NO_PLACE, "no suitable peers for placement, peer offline");
+        assert_eq!(away, "NATS refuses: no suitable peers for placement, peer offline (error 10005)");
     }
 }
