@@ -15,6 +15,9 @@ use tokio::{
 
 use crate::gateway::PATIENCE;
 
+/// How long a connection may go on without what is waited for, whatever else it says.
+const LONG: Duration = PATIENCE.saturating_mul(4);
+
 /// First byte of a whole text message.
 pub const TEXT: u8 = 0x81;
 /// First byte of a whole binary message.
@@ -197,29 +200,32 @@ impl Raw {
     /// Waits for the next text frame, past pings and pongs.
     ///
     /// # Panics
-    /// When something else comes.
+    /// When something else comes, or nothing but pings and pongs for long.
     pub async fn json(&mut self) -> Value {
-        loop {
-            let next = self.frame().await.expect("a frame, not the end");
-            match next.first {
-                TEXT => return next.json(),
-                PING | PONG => {}
-                _ => panic!("a text was awaited, not {next:?}"),
-            }
-        }
+        let next = self.past("a text", |next| !matches!(next.first, PING | PONG)).await;
+        assert_eq!(next.first, TEXT, "a text was awaited, not {next:?}");
+        next.json()
     }
 
     /// Waits for the close frame, past all others.
     ///
     /// # Panics
-    /// When the connection ends without one.
+    /// When the connection ends without one, or goes on for long.
     pub async fn closed(&mut self) -> (u16, String) {
-        loop {
-            let next = self.frame().await.expect("a close frame comes before the end");
-            if next.first == CLOSE {
-                return next.close();
+        self.past("a close frame", |next| next.first == CLOSE).await.close()
+    }
+
+    /// Waits for a frame, past those that are not looked for: a server that pings for ever is not waited for as long.
+    async fn past(&mut self, what: &str, is: impl Fn(&ServerFrame) -> bool) -> ServerFrame {
+        let looking = async {
+            loop {
+                let next = self.frame().await.unwrap_or_else(|| panic!("{what} was awaited, not the end"));
+                if is(&next) {
+                    return next;
+                }
             }
-        }
+        };
+        timeout(LONG, looking).await.unwrap_or_else(|_| panic!("{what} never comes"))
     }
 
     /// Reads to the end of the connection and returns the frames that came.
