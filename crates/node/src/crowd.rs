@@ -168,7 +168,10 @@ impl Crowd {
     /// Takes a word of another node.
     pub(crate) fn hear(&self, from: NodeId, word: &[u8]) {
         match Word::decode(word) {
-            Ok(word) => self.change(|state| state.rosters.handle_word(from, word, clock::now())),
+            Ok(word) => {
+                self.change(|state| state.rosters.handle_word(from, word, clock::now()));
+                self.answer();
+            }
             Err(garbage) => tracing::debug!(%garbage, %from, "a node's word about rosters cannot be read"),
         }
     }
@@ -213,6 +216,7 @@ impl Crowd {
                     std::mem::take(&mut state.untold).into_values().for_each(|fact| self.report(fact));
                 }
             });
+            self.answer();
         }
     }
 
@@ -222,6 +226,7 @@ impl Crowd {
         let nodes = state.rosters.nodes().count();
         metric::NODES.gauge(&[]).set(approximately(nodes));
         metric::PRESENCE_MEMBERS.gauge(&[]).set(approximately(state.rosters.entries()));
+        metric::PRESENCE_WAITING.gauge(&[]).set(approximately(state.rosters.waiting()));
     }
 
     /// Changes the rosters and carries out what they decide, all under the lock: words and changes leave in the order
@@ -257,6 +262,16 @@ impl Crowd {
             }
         }
         answer
+    }
+
+    /// Says what other nodes have asked for, as much as there may be now. Each piece has the lock for itself, and becomes
+    /// bytes without it: joins and heartbeats come in between.
+    fn answer(&self) {
+        loop {
+            let answer = self.lock().rosters.next_answer(clock::now());
+            let Some((whom, word)) = answer else { return };
+            self.voice.say(Audience::Node(whom), Kind::Roster, &word.encode());
+        }
     }
 
     fn spread(&self, turn: &mut u64, channel: ChannelName, what: Changed) {

@@ -1,7 +1,7 @@
 //! What goes into the rules and comes out of them, besides words.
 //!
-//! **Lives here:** the times, the link, what is to be done.
-//! **Called by:** the presence task, which sets the times and does the effects.
+//! **Lives here:** the times and sizes, the link, what is to be done.
+//! **Called by:** the presence task, which sets them and does the effects.
 //! **Must not know:** why something is to be done.
 
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use carillon_model::{ChannelName, NodeId};
 
 use crate::{Fact, Member, Word, telling::BETWEEN};
 
-/// The times.
+/// The times, and a size.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     /// How often a node says that it is alive. Default 2 s.
@@ -22,6 +22,8 @@ pub struct Settings {
     /// For how long a node listens to others before it tells the application anything. More than a heartbeat; zero where
     /// there are no other nodes. Default 2.5 s.
     pub settle: Duration,
+    /// After so many bytes of entries a piece of an answer ends. Default 192 KiB.
+    pub piece_bytes: usize,
 }
 
 impl Default for Settings {
@@ -31,6 +33,7 @@ impl Default for Settings {
             dead_after: Duration::from_secs(8),
             hold: Duration::from_secs(3),
             settle: Duration::from_millis(2500),
+            piece_bytes: 192 * 1024,
         }
     }
 }

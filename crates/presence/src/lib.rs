@@ -10,6 +10,7 @@
 //! **Must not know:** NATS, tasks, clocks, frames, HTTP.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+mod answers;
 mod effect;
 mod member;
 mod part;
@@ -17,6 +18,7 @@ mod peer;
 mod rosters;
 mod shard;
 mod spell;
+mod state;
 mod telling;
 mod view;
 mod word;
@@ -24,6 +26,7 @@ mod word;
 pub use effect::{Audience, Effect, Full, Link, Settings};
 pub use member::{INFO_MAX_BYTES, IdKind, Member};
 pub use rosters::{NODES_MAX, Rosters};
-pub use shard::{Digests, SHARDS, Shard, ShardSet};
+pub(crate) use shard::ShardSet;
+pub use shard::{Digests, SHARDS, Shard};
 pub use telling::{Fact, What};
-pub use word::{Change, Entry, Garbage, Standing, WORD_MAX_BYTES, Word};
+pub use word::{Change, Entry, Garbage, Place, Standing, WORD_MAX_BYTES, Word};

@@ -4,13 +4,14 @@
 //! **Called by:** `rosters` for this node's own, `peer` for those of others.
 //! **Must not know:** whether a node is alive, how changes come.
 
-use std::{collections::BTreeMap, mem, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, mem, ops::Bound, sync::Arc, time::Instant};
 
 use carillon_model::{ChannelName, ConnectionId, NodeId};
 
 use crate::{
-    Change, Digests, Entry, Member, SHARDS, Shard, shard,
+    Change, Digests, Entry, Member, Place, SHARDS, Shard, shard,
     spell::Stamp,
+    state::{Membership, State, Subscribers},
     view::{Held, Recount, View},
 };
 
@@ -98,7 +99,7 @@ impl Part {
             Change::Join { channel, connection, member } => {
                 self.join(channel, *connection, member.clone(), sequence, view, now);
             }
-            Change::Leave { channel, connection } => self.leave(channel, *connection, view, now),
+            Change::Leave { channel, connection } => self.leave(channel, *connection, sequence, view, now),
             Change::Count { channel, subscribers } => {
                 self.recount(channel, *subscribers, None, sequence, view, now);
             }
@@ -117,8 +118,11 @@ impl Part {
         let (is_full, stamp, (index, hash)) = (self.is_full(), self.stamp(born), view.open(channel));
         let Some(shelf) = self.shelves.get_mut(Shard::of_hash(hash).index()) else { return };
         let key = (index, connection);
-        if is_full && !shelf.members.contains_key(&key) {
-            return view.close(index);
+        match shelf.members.get(&key) {
+            // A piece of an answer has overtaken the change.
+            Some(known) if known.stamp.change >= born => return,
+            None if is_full => return view.close(index),
+            Some(_) | None => {}
         }
         let held = Arc::new(Held { member, stamp });
         shelf.digest ^= shard::of_entry(hash, connection, born);
@@ -133,10 +137,21 @@ impl Part {
         }
     }
 
-    fn leave(&mut self, channel: &ChannelName, connection: ConnectionId, view: &mut View, now: Instant) {
+    fn leave(
+        &mut self,
+        channel: &ChannelName,
+        connection: ConnectionId,
+        left: u64,
+        view: &mut View,
+        now: Instant,
+    ) {
         let Some((index, hash)) = view.find(channel) else { return };
         let Some(shelf) = self.shelves.get_mut(Shard::of_hash(hash).index()) else { return };
-        if let Some(old) = shelf.members.remove(&(index, connection)) {
+        let key = (index, connection);
+        if shelf.members.get(&key).is_none_or(|known| known.stamp.change >= left) {
+            return;
+        }
+        if let Some(old) = shelf.members.remove(&key) {
             shelf.digest ^= shard::of_entry(hash, connection, old.stamp.change);
             self.entries = self.entries.saturating_sub(1);
             view.exit(index, &old, now);
@@ -176,31 +191,16 @@ impl Part {
         view.recount(index, Recount { old, new, since, change }, now);
     }
 
-    /// Takes all that the owner has in `shard`, as of one of its changes, and what it has changed since. The view sees
-    /// the difference: who is in both was never away.
-    pub(crate) fn replace<'a>(
-        &mut self,
-        shard: Shard,
-        as_of: u64,
-        entries: Vec<Entry>,
-        later: impl Iterator<Item = &'a (u64, Change)>,
-        view: &mut View,
-        now: Instant,
-    ) {
-        let mut state = State::default();
-        for entry in entries {
-            state.insert(entry);
-        }
-        for (sequence, change) in later.filter(|(sequence, _)| *sequence > as_of) {
-            state.apply(change, *sequence);
-        }
+    /// Takes all that the owner has in `shard`. The view sees the difference: who is in both was never away.
+    pub(crate) fn replace(&mut self, shard: Shard, state: State, view: &mut View, now: Instant) {
+        let as_of = state.as_of.unwrap_or_default().upto;
         let Some(shelf) = self.shelves.get_mut(shard.index()) else { return };
         let mut gone = mem::take(shelf);
         self.entries = self.entries.saturating_sub(gone.len());
         // Those who stay keep their place. Those who have come enter before those who are gone leave, so that a user who
         // changed the connection stays on the roster.
         let mut came = Vec::new();
-        for ((channel, connection), (member, born)) in state.members {
+        for ((channel, connection), Membership { member, born, .. }) in state.members {
             let (index, hash) = view.open(&channel);
             match gone.members.remove(&(index, connection)) {
                 Some(held) if held.stamp.change == born => {
@@ -226,11 +226,11 @@ impl Part {
         shard: Shard,
         as_of: u64,
         mut old: BTreeMap<usize, Count>,
-        new: BTreeMap<ChannelName, (u32, u64)>,
+        new: BTreeMap<ChannelName, Subscribers>,
         view: &mut View,
         now: Instant,
     ) {
-        for (channel, (subscribers, since)) in new {
+        for (channel, Subscribers { count: subscribers, since, .. }) in new {
             // The old count goes back to its place first, so that the view sees one step.
             let (index, hash) = view.open(&channel);
             if let (Some(count), Some(shelf)) = (old.remove(&index), self.shelves.get_mut(shard.index())) {
@@ -267,18 +267,33 @@ impl Part {
         }
     }
 
-    /// Returns all entries of one shard.
-    pub(crate) fn entries<'a>(&'a self, shard: Shard, view: &'a View) -> impl Iterator<Item = Entry> + 'a {
+    /// Returns the entries of one shard, each with its place, from the first on or after a place. Those that are neither
+    /// new nor gone keep their order.
+    pub(crate) fn entries<'a>(
+        &'a self,
+        shard: Shard,
+        after: Option<Place>,
+        view: &'a View,
+    ) -> impl Iterator<Item = (Place, Entry)> + 'a {
+        let place = after.map(|at| (usize::try_from(at.channel).unwrap_or(usize::MAX), at.connection));
+        let (members, counts) = match place {
+            None => (Some(Bound::Unbounded), Bound::Unbounded),
+            Some((index, Some(connection))) => (Some(Bound::Excluded((index, connection))), Bound::Unbounded),
+            Some((index, None)) => (None, Bound::Excluded(index)),
+        };
         let shelf = self.shelves.get(shard.index());
-        let members = shelf.into_iter().flat_map(|shelf| &shelf.members);
+        let members = shelf.zip(members).into_iter();
+        let members = members.flat_map(|(shelf, from)| shelf.members.range((from, Bound::Unbounded)));
         let members = members.filter_map(|((index, connection), held)| {
             let (channel, member) = (view.channel(*index)?.clone(), held.member.clone());
-            Some(Entry::Member { channel, connection: *connection, member, born: held.stamp.change })
+            let place = Place { channel: u64::try_from(*index).ok()?, connection: Some(*connection) };
+            Some((place, Entry::Member { channel, connection: *connection, member, born: held.stamp.change }))
         });
-        let counts = shelf.into_iter().flat_map(|shelf| &shelf.counts);
+        let counts = shelf.into_iter().flat_map(move |shelf| shelf.counts.range((counts, Bound::Unbounded)));
         members.chain(counts.filter_map(|(index, Count { subscribers, since })| {
             let channel = view.channel(*index)?.clone();
-            Some(Entry::Count { channel, subscribers: *subscribers, since: *since })
+            let place = Place { channel: u64::try_from(*index).ok()?, connection: None };
+            Some((place, Entry::Count { channel, subscribers: *subscribers, since: *since }))
         }))
     }
 }
@@ -286,42 +301,5 @@ impl Part {
 impl Shelf {
     fn len(&self) -> usize {
         self.members.len().saturating_add(self.counts.len())
-    }
-}
-
-/// What the owner has in a shard, before it is compared with what was known.
-#[derive(Default)]
-struct State {
-    members: BTreeMap<(ChannelName, ConnectionId), (Member, u64)>,
-    counts: BTreeMap<ChannelName, (u32, u64)>,
-}
-
-impl State {
-    fn insert(&mut self, entry: Entry) {
-        match entry {
-            Entry::Member { channel, connection, member, born } => {
-                self.members.insert((channel, connection), (member, born));
-            }
-            Entry::Count { channel, subscribers, since } => {
-                self.counts.insert(channel, (subscribers, since));
-            }
-        }
-    }
-
-    fn apply(&mut self, change: &Change, sequence: u64) {
-        match change.clone() {
-            Change::Join { channel, connection, member } => {
-                self.members.insert((channel, connection), (member, sequence));
-            }
-            Change::Leave { channel, connection } => {
-                self.members.remove(&(channel, connection));
-            }
-            Change::Count { channel, subscribers: 0 } => {
-                self.counts.remove(&channel);
-            }
-            Change::Count { channel, subscribers } => {
-                self.counts.entry(channel).or_insert((0, sequence)).0 = subscribers;
-            }
-        }
     }
 }

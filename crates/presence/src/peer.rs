@@ -1,30 +1,30 @@
 //! What is known of another node, and how it is made complete.
 //!
-//! Each heartbeat is compared with what is known. The shards that differ are asked for, all in one question, and one
-//! question at a time. Changes that are heard meanwhile take effect at once, and once more on top of the answer, which
-//! may be older than they are.
+//! Each heartbeat is compared with what is known. The shards that differ are asked for, one after the other, each piece by
+//! piece. Changes that are heard meanwhile take effect at once, and once more on top of the answer, which may be older
+//! than they are.
 //!
-//! **Lives here:** the open question, the parts of answers, which changes an answer has in it already.
+//! **Lives here:** the open question, the pieces of the answer, which changes an answer has in it already.
 //! **Called by:** `rosters` with each word of the node.
 //! **Must not know:** other nodes.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use carillon_model::NodeId;
 
 use crate::{
-    Change, Digests, Entry, SHARDS, Shard, ShardSet, Standing,
+    Change, Digests, Entry, Place, SHARDS, Shard, ShardSet, Standing,
+    answers::Wanted,
     effect::after,
     part::{ENTRIES_MAX, Part},
+    state::{AsOf, State},
     view::View,
 };
 
-/// After how long without a part of the answer a question is repeated.
+/// After how long without an answer a question is repeated.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// Most changes that are remembered while a question is open. Past that the question begins anew.
+/// Most changes that are remembered while a shard is asked for, besides as many as there are entries in the answer so far.
+/// Past that the shard is asked for anew.
 const HEARD_MAX: usize = 4096;
 
 /// Another node.
@@ -34,50 +34,41 @@ pub(crate) struct Peer {
     /// What it said last of itself.
     pub(crate) standing: Standing,
     pub(crate) part: Part,
-    /// Of each shard the last change that an answer had in it.
-    as_of: [u64; SHARDS],
+    /// Of each shard the changes that an answer had in it.
+    as_of: [AsOf; SHARDS],
     asking: Option<Asking>,
 }
 
 /// An open question.
 #[derive(Debug)]
 struct Asking {
-    ask: u64,
-    /// The shards without an answer.
-    shards: ShardSet,
+    /// The piece that was asked for.
+    wanted: Wanted,
     again_at: Instant,
-    /// Changes in those shards, since it was asked.
+    /// The pieces that have come.
+    state: State,
+    /// Changes in the shard, since it was asked for.
     heard: Vec<(u64, Change)>,
-    /// Answers that are not complete.
-    answers: BTreeMap<Shard, Answer>,
+    /// The shards that come afterwards.
+    later: ShardSet,
 }
 
-/// The parts of an answer that have come.
-#[derive(Debug)]
-struct Answer {
-    as_of: u64,
-    parts: u32,
-    next: u32,
-    entries: Vec<Entry>,
-}
-
-/// A part of an answer.
+/// A piece of an answer.
 #[derive(Debug)]
 pub(crate) struct Piece {
-    pub(crate) ask: u64,
-    pub(crate) shard: Shard,
+    pub(crate) wanted: Wanted,
     pub(crate) as_of: u64,
-    pub(crate) part: u32,
-    pub(crate) parts: u32,
     pub(crate) entries: Vec<Entry>,
+    pub(crate) next: Option<Place>,
 }
 
 /// What to ask the node.
-pub(crate) type Question = Option<(u64, ShardSet)>;
+pub(crate) type Question = Option<Wanted>;
 
 impl Peer {
     pub(crate) fn new(id: NodeId, now: Instant) -> Self {
-        Self { heard_at: now, standing: Standing::New, part: Part::new(id), as_of: [0; SHARDS], asking: None }
+        let as_of = [AsOf::default(); SHARDS];
+        Self { heard_at: now, standing: Standing::New, part: Part::new(id), as_of, asking: None }
     }
 
     pub(crate) fn is_ready(&self) -> bool {
@@ -94,7 +85,7 @@ impl Peer {
         self.asking.as_ref().map(|asking| asking.again_at)
     }
 
-    fn as_of(&self, shard: Shard) -> u64 {
+    fn as_of(&self, shard: Shard) -> AsOf {
         self.as_of.get(shard.index()).copied().unwrap_or_default()
     }
 
@@ -103,32 +94,31 @@ impl Peer {
         let mut differ = ShardSet::default();
         for ((shard, said), known) in Shard::all().zip(digests).zip(self.part.digests()) {
             // An answer overtook the heartbeat: it says more.
-            if *said != known && sequence >= self.as_of(shard) {
+            if *said != known && sequence >= self.as_of(shard).upto {
                 differ.insert(shard);
             }
         }
-        self.ask(differ, ask, now)
+        if self.asking.is_some() { None } else { self.ask(differ, ask, now) }
     }
 
-    /// Asks for some shards, unless a question is open.
-    pub(crate) fn ask(&mut self, shards: ShardSet, ask: u64, now: Instant) -> Question {
-        if shards.is_empty() || self.asking.is_some() {
-            return None;
-        }
-        let (again_at, heard, answers) = (after(now, ASK_AGAIN), Vec::new(), BTreeMap::new());
-        self.asking = Some(Asking { ask, shards, again_at, heard, answers });
-        Some((ask, shards))
+    /// Asks for the first of some shards, if there are any.
+    fn ask(&mut self, mut shards: ShardSet, ask: u64, now: Instant) -> Question {
+        let shard = shards.first()?;
+        shards.remove(shard);
+        let wanted = Wanted { ask, shard, after: None };
+        let (again_at, state, heard) = (after(now, ASK_AGAIN), State::default(), Vec::new());
+        self.asking = Some(Asking { wanted, again_at, state, heard, later: shards });
+        Some(wanted)
     }
 
     /// Repeats a question that nobody answers.
     pub(crate) fn ask_again(&mut self, now: Instant) -> Question {
         let asking = self.asking.as_mut().filter(|asking| asking.again_at <= now)?;
         asking.again_at = after(now, ASK_AGAIN);
-        asking.answers.clear();
-        Some((asking.ask, asking.shards))
+        Some(asking.wanted)
     }
 
-    /// Takes changes. Returns a question when too many came while one was open: it begins anew.
+    /// Takes changes. Returns a question when too many came while one was open: its shard begins anew.
     pub(crate) fn change(
         &mut self,
         first: u64,
@@ -139,51 +129,41 @@ impl Peer {
     ) -> Question {
         for (sequence, change) in (first..).zip(changes) {
             let shard = Shard::of(change.channel());
-            if sequence <= self.as_of(shard) {
+            if sequence <= self.as_of(shard).from {
                 continue;
             }
             self.part.apply(&change, sequence, view, now);
-            if let Some(asking) = self.asking.as_mut().filter(|asking| asking.shards.has(shard)) {
+            if let Some(asking) = self.asking.as_mut().filter(|asking| asking.wanted.shard == shard) {
                 asking.heard.push((sequence, change));
             }
         }
-        let overflowed = self.asking.take_if(|asking| asking.heard.len() > HEARD_MAX)?;
-        self.ask(overflowed.shards, ask, now)
+        let is_too_much =
+            |asking: &mut Asking| asking.heard.len() > HEARD_MAX.saturating_add(asking.state.len());
+        let Asking { wanted, mut later, .. } = self.asking.take_if(is_too_much)?;
+        later.insert(wanted.shard);
+        self.ask(later, ask, now)
     }
 
-    /// Takes a part of an answer.
-    pub(crate) fn answer(&mut self, piece: Piece, view: &mut View, now: Instant) {
-        let Piece { ask, shard, as_of, part, parts, entries } = piece;
-        let Some(asking) =
-            self.asking.as_mut().filter(|asking| asking.ask == ask && asking.shards.has(shard))
-        else {
-            return;
-        };
-        asking.again_at = after(now, ASK_AGAIN);
-        if part == 0 {
-            asking.answers.insert(shard, Answer { as_of, parts, next: 0, entries: Vec::new() });
+    /// Takes a piece of an answer. Returns what to ask for next.
+    pub(crate) fn answer(&mut self, piece: Piece, view: &mut View, now: Instant) -> Question {
+        let Piece { wanted, as_of, entries, next } = piece;
+        let asking = self.asking.as_mut().filter(|asking| asking.wanted == wanted)?;
+        // A piece with nothing in it is the last.
+        let next = next.filter(|_| !entries.is_empty() && asking.state.len() < ENTRIES_MAX);
+        asking.state.take(entries, as_of, ENTRIES_MAX);
+        if next.is_some() {
+            asking.again_at = after(now, ASK_AGAIN);
+            asking.wanted.after = next;
+            return Some(asking.wanted);
         }
-        let Some(answer) = asking.answers.get_mut(&shard) else { return };
-        if (answer.as_of, answer.parts, answer.next) != (as_of, parts, part) {
-            // A part was lost; the question is repeated when no more come.
-            asking.answers.remove(&shard);
-            return;
+        let Asking { mut state, heard, later, .. } = self.asking.take()?;
+        for (sequence, change) in heard {
+            state.change(change, sequence);
         }
-        answer.next = answer.next.saturating_add(1);
-        let room = ENTRIES_MAX.saturating_sub(answer.entries.len());
-        answer.entries.extend(entries.into_iter().take(room));
-        if answer.next < parts {
-            return;
+        if let Some(slot) = self.as_of.get_mut(wanted.shard.index()) {
+            *slot = state.as_of.unwrap_or_default();
         }
-        let Some(answer) = asking.answers.remove(&shard) else { return };
-        asking.shards.remove(shard);
-        let heard = asking.heard.iter().filter(|(_, change)| Shard::of(change.channel()) == shard);
-        self.part.replace(shard, as_of, answer.entries, heard, view, now);
-        if let Some(slot) = self.as_of.get_mut(shard.index()) {
-            *slot = as_of;
-        }
-        if asking.shards.is_empty() {
-            self.asking = None;
-        }
+        self.part.replace(wanted.shard, state, view, now);
+        self.ask(later, wanted.ask, now)
     }
 }

@@ -4,60 +4,34 @@
 //! **Called by:** the presence task of a node.
 //! **Must not know:** what carries words, what is done with facts.
 
-use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, VecDeque},
-    mem,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, mem, time::Instant};
 
 use bytes::Bytes;
 use carillon_model::{ChannelName, ConnectionId, NodeId, UserId};
 
 use crate::{
-    Audience, Change, Digests, Effect, Fact, Full, Link, Member, Settings, Shard, Standing, Word,
+    Audience, Change, Effect, Full, Link, Member, Settings, Standing, Word,
+    answers::{Answers, Wanted},
     effect::after,
     part::Part,
     peer::{Peer, Piece, Question},
-    spell::Reconcile,
     telling::{Stage, Telling},
     view::View,
     word::is_json_line,
 };
+use living::{Ending, Gone};
+
+mod living;
+mod stages;
 
 /// Most nodes that are known, this one included. Others are not heard.
 pub const NODES_MAX: usize = 1024;
-/// Within this time at most one heartbeat answers nodes that have come.
-const GREET_EVERY: Duration = Duration::from_millis(200);
-/// For how long a node that is gone is remembered, so that its last words are not taken for a new one's.
-const GONE: Duration = Duration::from_secs(600);
-/// How often a node that settles looks whether it has.
-const SETTLE_AGAIN: Duration = Duration::from_millis(100);
-/// Most bytes of changes or entries in a word, one more left out of account.
+/// Most bytes of changes in a word, one more left out of account.
 const SAY_MAX_BYTES: usize = 192 * 1024;
-/// Most answers that wait to be said: every shard to every node. Past that, nodes ask again.
-const ANSWERS_MAX: usize = NODES_MAX * crate::SHARDS;
-
-/// A node that is not known any more.
-#[derive(Clone, Copy, Debug)]
-struct Gone {
-    at: Instant,
-    how: Ending,
-}
-
-/// How a node went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ending {
-    /// It said goodbye, and does not come back.
-    Farewell,
-    /// It fell silent. It may come back in another life than this.
-    Silence(u32),
-}
-
 /// All rosters, as one node knows them.
 ///
-/// After each call, [`Self::next_effect`] is to be drained, and [`Self::handle_timeout`] to be called at
-/// [`Self::next_deadline`].
+/// After each call, [`Self::next_effect`] and [`Self::next_answer`] are to be drained, and [`Self::handle_timeout`] to be
+/// called at [`Self::next_deadline`].
 #[derive(Debug)]
 pub struct Rosters {
     me: NodeId,
@@ -72,8 +46,7 @@ pub struct Rosters {
     peers: BTreeMap<NodeId, Peer>,
     /// Who has died or said goodbye. At most [`NODES_MAX`]; the first makes room.
     gone: BTreeMap<NodeId, Gone>,
-    /// Answers that are to be said.
-    answers: VecDeque<(NodeId, u64, Shard)>,
+    answers: Answers,
     /// How many questions were asked.
     asked: u64,
     said_at: Option<Instant>,
@@ -99,7 +72,7 @@ impl Rosters {
             unsaid_bytes: 0,
             peers: BTreeMap::new(),
             gone: BTreeMap::new(),
-            answers: VecDeque::new(),
+            answers: Answers::new(now),
             asked: 0,
             said_at: None,
             heartbeat_at: now,
@@ -211,18 +184,12 @@ impl Rosters {
                 let question = peer.and_then(|peer| peer.change(first, changes, ask, &mut self.view, now));
                 self.ask(from, question);
             }
-            Word::Ask { ask, shards } => {
-                for shard in shards.iter() {
-                    if self.answers.len() < ANSWERS_MAX {
-                        self.answers.push_back((from, ask, shard));
-                    }
-                }
-            }
-            Word::State { ask, shard, as_of, part, parts, entries } => {
-                if let Some(peer) = self.peers.get_mut(&from) {
-                    let piece = Piece { ask, shard, as_of, part, parts, entries };
-                    peer.answer(piece, &mut self.view, now);
-                }
+            Word::Ask { ask, shard, after } => self.answers.want(from, Wanted { ask, shard, after }),
+            Word::State { ask, shard, after, as_of, entries, next } => {
+                let piece = Piece { wanted: Wanted { ask, shard, after }, as_of, entries, next };
+                let peer = self.peers.get_mut(&from);
+                let question = peer.and_then(|peer| peer.answer(piece, &mut self.view, now));
+                self.ask(from, question);
             }
             Word::Doubt { life } => {
                 if life == self.view.telling.life(self.me) {
@@ -245,71 +212,6 @@ impl Rosters {
         self.advance(now);
     }
 
-    fn hear_heartbeat(
-        &mut self,
-        from: NodeId,
-        (sequence, digests): (u64, Digests),
-        standing: Standing,
-        life: u32,
-        now: Instant,
-    ) {
-        if !self.peers.contains_key(&from) && !self.meet(from, standing, life, now) {
-            return;
-        }
-        let ask = self.next_ask();
-        let Some(peer) = self.peers.get_mut(&from) else { return };
-        self.view.telling.begin_life(from, life);
-        let changed = mem::replace(&mut peer.standing, standing) != standing;
-        let question = peer.compare(sequence, &digests, ask, now);
-        self.ask(from, question);
-        if changed {
-            self.elect(now);
-        }
-    }
-
-    /// Takes a node among those that are known, if there is room. What one believes that was thought dead, or that others
-    /// were never told of, is not what the application believes: it is heard in its next life.
-    fn meet(&mut self, from: NodeId, standing: Standing, life: u32, now: Instant) -> bool {
-        let gone = self.gone.get(&from).map(|gone| gone.how);
-        if gone == Some(Ending::Farewell) || self.peers.len() >= NODES_MAX.saturating_sub(1) {
-            return false;
-        }
-        if gone == Some(Ending::Silence(life))
-            || standing == Standing::Ready && self.view.telling.stage.knows()
-        {
-            self.say(Audience::Node(from), Word::Doubt { life });
-            return false;
-        }
-        self.peers.insert(from, Peer::new(from, now));
-        self.watch(after(now, self.settings.dead_after));
-        // It does not know this node yet either.
-        let greet_at = self.said_at.map_or(now, |at| after(at, GREET_EVERY).max(now));
-        self.heartbeat_at = self.heartbeat_at.min(greet_at);
-        self.beat(now);
-        true
-    }
-
-    /// Drops a node and its entries.
-    fn drop_peer(&mut self, id: NodeId, now: Instant) {
-        if let Some(peer) = self.peers.remove(&id) {
-            peer.part.clear(&mut self.view, now);
-            self.elect(now);
-        }
-    }
-
-    fn remember(&mut self, id: NodeId, gone: Gone) {
-        while let Some((first, at)) =
-            self.gone.iter().map(|(id, other)| (*id, other.at)).min_by_key(|(_, at)| *at)
-            && (self.gone.len() >= NODES_MAX || after(at, GONE) <= gone.at)
-        {
-            self.gone.remove(&first);
-            if !self.peers.contains_key(&first) {
-                self.view.telling.end_life(first);
-            }
-        }
-        self.gone.insert(id, gone);
-    }
-
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.view.handle_timeout(now);
@@ -318,33 +220,6 @@ impl Rosters {
             self.look_around(now);
         }
         self.advance(now);
-    }
-
-    /// Drops the dead, and repeats questions that are not answered.
-    fn look_around(&mut self, now: Instant) {
-        let dead_after = self.settings.dead_after;
-        let is_dead = |peer: &Peer| after(peer.heard_at, dead_after) <= now;
-        let dead: Vec<NodeId> = self.peers.iter().filter(|(_, p)| is_dead(p)).map(|(id, _)| *id).collect();
-        for id in dead {
-            let how = Ending::Silence(self.view.telling.life(id));
-            self.drop_peer(id, now);
-            self.remember(id, Gone { at: now, how });
-        }
-        let again = |(id, peer): (&NodeId, &mut Peer)| Some((*id, peer.ask_again(now)?));
-        let questions: Vec<_> = self.peers.iter_mut().filter_map(again).collect();
-        self.watch_at = None;
-        let due = |peer: &Peer| {
-            let dies_at = after(peer.heard_at, dead_after);
-            peer.again_at().map_or(dies_at, |again| again.min(dies_at))
-        };
-        self.watch_at = self.peers.values().map(due).min();
-        for (id, question) in questions {
-            self.ask(id, Some(question));
-        }
-    }
-
-    fn watch(&mut self, at: Instant) {
-        self.watch_at = Some(self.watch_at.map_or(at, |watch_at| watch_at.min(at)));
     }
 
     fn hears(&self) -> bool {
@@ -389,121 +264,10 @@ impl Rosters {
     }
 
     fn ask(&mut self, whom: NodeId, question: Question) {
-        if let Some((ask, shards)) = question {
-            self.say(Audience::Node(whom), Word::Ask { ask, shards });
+        if let Some(Wanted { ask, shard, after }) = question {
+            self.say(Audience::Node(whom), Word::Ask { ask, shard, after });
             if let Some(at) = self.peers.get(&whom).and_then(Peer::again_at) {
                 self.watch(at);
-            }
-        }
-    }
-
-    /// Says all entries of a shard.
-    fn answer(&mut self, whom: NodeId, ask: u64, shard: Shard) {
-        let (mut parts, mut part) = (Vec::new(), Vec::new());
-        let mut bytes: usize = 0;
-        for entry in self.mine.entries(shard, &self.view) {
-            if bytes >= SAY_MAX_BYTES {
-                parts.push(mem::take(&mut part));
-                bytes = 0;
-            }
-            bytes = bytes.saturating_add(entry.bytes());
-            part.push(entry);
-        }
-        parts.push(part);
-        let as_of = self.sequence;
-        let count = u32::try_from(parts.len()).unwrap_or(u32::MAX);
-        for (part, entries) in (0..count).zip(parts) {
-            let word = Word::State { ask, shard, as_of, part, parts: count, entries };
-            self.say(Audience::Node(whom), word);
-        }
-    }
-
-    fn standing(&self) -> Standing {
-        match self.view.telling.stage {
-            Stage::Ready => Standing::Ready,
-            Stage::Deaf | Stage::Settling { .. } | Stage::Following { .. } if self.has_told => Standing::Told,
-            Stage::Deaf | Stage::Settling { .. } | Stage::Following { .. } => Standing::New,
-        }
-    }
-
-    /// Begins to listen to the others.
-    fn settle(&mut self, now: Instant) {
-        let life = self.view.telling.life(self.me).saturating_add(1);
-        self.view.telling.begin_life(self.me, life);
-        let until = after(now, self.settings.settle);
-        let latest = after(until, self.settings.dead_after);
-        self.view.telling.stage = Stage::Settling { until, latest };
-        self.heartbeat_at = now;
-        self.watch_at = Some(now);
-    }
-
-    /// Goes to the next stage if its time has come.
-    fn advance(&mut self, now: Instant) {
-        loop {
-            let stage = self.view.telling.stage;
-            let others_tell = self.peers.values().any(Peer::is_ready);
-            let is_due = stage.until().is_some_and(|until| until <= now);
-            let next = match stage {
-                Stage::Settling { latest, .. } if is_due => {
-                    // Of those that begin together one tells what there is, and the others follow.
-                    // Best is who knows what the application was told before.
-                    let mine = (self.standing(), Reverse(self.me));
-                    let is_first = self.peers.iter().all(|(id, peer)| (peer.standing, Reverse(*id)) < mine);
-                    let is_complete = self.peers.values().all(Peer::is_complete);
-                    if latest > now && !(is_complete && (is_first || others_tell)) {
-                        let until = after(now, SETTLE_AGAIN);
-                        self.view.telling.stage = Stage::Settling { until, latest };
-                        return;
-                    }
-                    if others_tell {
-                        Stage::Following { until: after(now, self.settings.follow()) }
-                    } else {
-                        Stage::Ready
-                    }
-                }
-                // Without the others it is this node's turn.
-                Stage::Following { .. } if is_due || !others_tell => Stage::Ready,
-                Stage::Deaf | Stage::Settling { .. } | Stage::Following { .. } | Stage::Ready => {
-                    return;
-                }
-            };
-            self.enter(stage, next, now);
-        }
-    }
-
-    fn enter(&mut self, stage: Stage, next: Stage, now: Instant) {
-        self.view.telling.stage = next;
-        let was_settling = matches!(stage, Stage::Settling { .. });
-        let before = if was_settling { self.view.telling.take_remembered(now) } else { Vec::new() };
-        if !next.is_ready() {
-            // What it would tell is remembered, should the others be cut off before they do.
-            let how = if self.has_told { Reconcile::Tell } else { Reconcile::Adopt };
-            return self.view.reconcile(how, now);
-        }
-        self.has_told = true;
-        self.elect(now);
-        if was_settling {
-            // Of what happened before, whoever was to tell it may have been cut off, too.
-            self.tell_again(before);
-            self.view.reconcile(Reconcile::Tell, now);
-        }
-        self.heartbeat_at = now;
-        self.beat(now);
-    }
-
-    /// Finds who tells, now that somebody else may.
-    fn elect(&mut self, now: Instant) {
-        let others = self.peers.iter().filter(|(_, peer)| peer.is_ready()).map(|(id, _)| *id);
-        let me = self.view.telling.stage.is_ready().then_some(self.me);
-        let ready: Vec<NodeId> = others.chain(me).collect();
-        let facts = self.view.telling.elect(&ready, now);
-        self.tell_again(facts);
-    }
-
-    fn tell_again(&mut self, facts: Vec<Fact>) {
-        for fact in facts {
-            if self.view.is_news(&fact) {
-                self.view.effects.push_back(Effect::Told(fact));
             }
         }
     }
@@ -513,19 +277,39 @@ impl Rosters {
         if self.view.effects.is_empty() {
             self.say_changes();
         }
-        if self.view.effects.is_empty()
-            && let Some((whom, ask, shard)) = self.answers.pop_front()
-        {
-            self.answer(whom, ask, shard);
-        }
         self.view.effects.pop_front()
+    }
+
+    /// Returns the next piece of this node's entries that another has asked for, at most 192 KiB and one entry more, and
+    /// whom it is for. There is none while others have got 4 MiB within 100 ms: what is more urgent never waits for more.
+    pub fn next_answer(&mut self, now: Instant) -> Option<(NodeId, Word)> {
+        let (whom, Wanted { ask, shard, after }) = self.answers.next(now)?;
+        let piece_bytes = self.settings.piece_bytes;
+        let (mut entries, mut bytes, mut next) = (Vec::new(), 0_usize, after);
+        let mut left = self.mine.entries(shard, after, &self.view).peekable();
+        while let Some((place, entry)) = left.next_if(|_| bytes < piece_bytes) {
+            bytes = bytes.saturating_add(entry.bytes());
+            entries.push(entry);
+            next = Some(place);
+        }
+        let next = next.filter(|_| left.peek().is_some());
+        drop(left);
+        self.answers.said(bytes);
+        Some((whom, Word::State { ask, shard, after, as_of: self.sequence, entries, next }))
+    }
+
+    /// Returns how many nodes wait for a piece of this one's entries.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.answers.len()
     }
 
     /// Returns when [`Self::handle_timeout`] wants to be called.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         let heard = [Some(self.heartbeat_at), self.watch_at].into_iter().flatten().filter(|_| self.hears());
-        heard.chain(self.view.next_deadline()).chain(self.view.telling.stage.until()).min()
+        let telling = self.view.next_deadline().into_iter().chain(self.view.telling.stage.until());
+        heard.chain(telling).chain(self.answers.next_at()).min()
     }
 
     /// Returns the members of `channel`, one a user, in the order of their ids. Of a user with several connections it is
@@ -539,12 +323,6 @@ impl Rosters {
     #[must_use]
     pub fn member(&self, channel: &ChannelName, connection: ConnectionId) -> Option<&Member> {
         self.mine.member(&self.view, channel, connection)
-    }
-
-    /// Returns how many users are members of `channel`.
-    #[must_use]
-    pub fn users(&self, channel: &ChannelName) -> usize {
-        self.view.users(channel)
     }
 
     /// Says whether `user` is a member of `channel`.
@@ -563,12 +341,6 @@ impl Rosters {
     pub fn nodes(&self) -> impl Iterator<Item = NodeId> + '_ {
         let before = self.peers.range(..self.me).map(|(id, _)| *id);
         before.chain([self.me]).chain(self.peers.range(self.me..).map(|(id, _)| *id))
-    }
-
-    /// Returns the node that tells the facts of `channel`; this one while nobody does.
-    #[must_use]
-    pub fn teller(&self, channel: &ChannelName) -> NodeId {
-        self.view.telling.teller(Shard::of(channel)).unwrap_or(self.me)
     }
 
     /// Returns how many entries there are, of all nodes.

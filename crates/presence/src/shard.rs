@@ -44,59 +44,40 @@ impl Shard {
     pub fn index(self) -> usize {
         usize::from(self.0)
     }
+
+    pub(crate) const fn number(self) -> u32 {
+        self.0 as u32
+    }
 }
 
 /// Some of the shards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct ShardSet(u16);
+pub(crate) struct ShardSet(u16);
 
 impl ShardSet {
-    /// All shards.
-    pub const ALL: Self = Self(u16::MAX);
-
-    /// Takes a number whose bits are the shards.
-    #[must_use]
-    pub const fn from_bits(bits: u16) -> Self {
-        Self(bits)
-    }
-
-    /// Returns the number whose bits are the shards.
-    #[must_use]
-    pub const fn bits(self) -> u16 {
-        self.0
-    }
-
-    /// Says whether there is none.
-    #[must_use]
-    pub const fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
     /// Says whether `shard` is one of them.
-    #[must_use]
-    pub const fn has(self, shard: Shard) -> bool {
+    pub(crate) const fn has(self, shard: Shard) -> bool {
         self.0 & Self::one(shard) != 0
     }
 
     /// Adds a shard.
-    pub const fn insert(&mut self, shard: Shard) {
+    pub(crate) const fn insert(&mut self, shard: Shard) {
         self.0 |= Self::one(shard);
     }
 
     /// Takes a shard out.
-    pub const fn remove(&mut self, shard: Shard) {
+    pub(crate) const fn remove(&mut self, shard: Shard) {
         self.0 &= !Self::one(shard);
     }
 
     /// Returns the shards that are not in `other`.
-    #[must_use]
-    pub const fn without(self, other: Self) -> Self {
+    pub(crate) const fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }
 
-    /// Returns the shards, in order.
-    pub fn iter(self) -> impl Iterator<Item = Shard> {
-        Shard::all().filter(move |shard| self.has(*shard))
+    /// Returns the first shard, if there is one.
+    pub(crate) fn first(self) -> Option<Shard> {
+        Shard::all().find(|shard| self.has(*shard))
     }
 
     const fn one(shard: Shard) -> u16 {

@@ -31,6 +31,9 @@ pub(crate) struct Spell {
     pub(crate) told: Belief,
     /// Until when an end is held.
     pub(crate) until: Option<Instant>,
+    /// In which of its node's lives the last entry went. The node may begin another before the end is told, and the next
+    /// end of the same entry is another.
+    pub(crate) ended_in: u32,
 }
 
 impl Spell {
@@ -72,4 +75,17 @@ pub(crate) enum Reconcile {
 pub(crate) struct Stamp {
     pub(crate) node: NodeId,
     pub(crate) change: u64,
+}
+
+impl Stamp {
+    pub(crate) const fn within(self, life: u32) -> Cause {
+        Cause { stamp: self, life }
+    }
+}
+
+/// What a fact follows from: a change, in one of its node's lives.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cause {
+    pub(crate) stamp: Stamp,
+    pub(crate) life: u32,
 }

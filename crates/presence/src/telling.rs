@@ -9,8 +9,11 @@
 //! takes that over and remembers facts (`Following`), until those that died before it came are found and their ends told,
 //! before it tells any. If nobody is ready, the difference between what it told last and what is there now is told.
 //!
-//! What cannot be told is what only a node knew that died: an end that it held, or had told while others missed the word
-//! that it was based on.
+//! Two tellers may have seen a moment otherwise: for one somebody was away too long, for the other not. Where one takes
+//! over from the other, facts may therefore be told twice, by other keys, so that the last is what all nodes agree upon.
+//!
+//! What cannot be told is what only a node knew that died, or was cut off at that time: an end that it held, or had told
+//! while others missed the word that it was based on.
 //!
 //! **Lives here:** the stages, who tells, the memory of facts.
 //! **Called by:** `view` with every fact, `rosters` when time passes or a node comes or goes.
@@ -24,7 +27,16 @@ use std::{
 
 use carillon_model::{ChannelName, NodeId, UserId};
 
-use crate::{Member, SHARDS, Shard, ShardSet, effect::Effect, shard, spell::Stamp};
+use crate::{
+    Member, SHARDS, Shard, ShardSet,
+    effect::Effect,
+    shard,
+    spell::{Cause, Stamp},
+};
+
+use lately::{Lately, is_between};
+
+mod lately;
 
 /// How long facts are remembered: longer than it takes until a node that died is found, and its facts with it.
 const REMEMBERED: Duration = Duration::from_secs(20);
@@ -61,7 +73,7 @@ pub enum What {
 }
 
 impl What {
-    fn key(&self, stamp: Stamp, life: u32) -> String {
+    fn key(&self, Cause { stamp: Stamp { node, change }, life }: Cause) -> String {
         let what = match self {
             Self::Occupied => "occupied",
             Self::Vacated => "vacated",
@@ -69,7 +81,6 @@ impl What {
             Self::Went(_) => "went",
             Self::Counted(_) => "counted",
         };
-        let Stamp { node, change } = stamp;
         let key = format!("{what}-{node}-{change}-{life}");
         if let Self::Counted(count) = self { format!("{key}-{count}") } else { key }
     }
@@ -123,24 +134,33 @@ pub(crate) struct Telling {
     /// How many times each node has begun to settle: one that was thought dead does, and what is told of its entries from
     /// then on has other keys than before. Those that are gone lately are among them.
     lives: BTreeMap<NodeId, u32>,
-    remembered: VecDeque<(Instant, Shard, Fact)>,
+    remembered: VecDeque<Remembered>,
+    /// How many times facts were told again.
+    again: u64,
+    /// What was told by a key of this node's own: what follows needs such keys, too, as another teller may have told it
+    /// before.
+    own: Lately<Topic>,
+    /// Whose end this node told, before it ceased to tell of them at that time: if they come back, the next teller may have
+    /// told so before this one told the end.
+    ended: Lately<Topic>,
 }
 
 impl Telling {
     pub(crate) fn new(me: NodeId, stage: Stage) -> Self {
-        let (tellers, mine) = ([None; SHARDS], ShardSet::from_bits(0));
+        let (tellers, mine) = ([None; SHARDS], ShardSet::default());
         let (former, lives, remembered) = (BTreeSet::new(), BTreeMap::new(), VecDeque::new());
-        Self { me, stage, tellers, former, mine, gained_at: None, lives, remembered }
-    }
-
-    /// Returns who tells of `shard`.
-    pub(crate) fn teller(&self, shard: Shard) -> Option<NodeId> {
-        self.tellers.get(shard.index()).copied().flatten()
+        let (gained_at, again, own, ended) = (None, 0, Lately::new(), Lately::new());
+        Self { me, stage, tellers, former, mine, gained_at, lives, remembered, again, own, ended }
     }
 
     /// Returns how many times a node has begun to settle.
     pub(crate) fn life(&self, node: NodeId) -> u32 {
         self.lives.get(&node).copied().unwrap_or(0)
+    }
+
+    /// Returns what a change is the cause of if it happens now.
+    pub(crate) fn cause(&self, stamp: Stamp) -> Cause {
+        stamp.within(self.life(stamp.node))
     }
 
     pub(crate) fn begin_life(&mut self, node: NodeId, life: u32) {
@@ -157,18 +177,19 @@ impl Telling {
         &mut self,
         channel: &ChannelName,
         what: What,
-        stamp: Stamp,
+        cause: Cause,
         now: Instant,
         effects: &mut VecDeque<Effect>,
     ) {
+        let fact = Fact { key: what.key(cause), channel: channel.clone(), what };
         if self.mine.has(Shard::of(channel)) {
-            effects.push_back(Effect::Told(self.fact(channel, what.clone(), stamp)));
+            let own = self.own.has(|| fact.topic(), now).then(|| self.own(fact.clone(), now));
+            effects.push_back(Effect::Told(own.unwrap_or_else(|| fact.clone())));
+        } else if !fact.is_end() && self.ended.has(|| fact.topic(), now) {
+            let own = self.own(fact.clone(), now);
+            effects.push_back(Effect::Told(own));
         }
-        self.remember(channel, what, stamp, now);
-    }
-
-    fn fact(&self, channel: &ChannelName, what: What, stamp: Stamp) -> Fact {
-        Fact { key: what.key(stamp, self.life(stamp.node)), channel: channel.clone(), what }
+        self.remember(fact, Key::Shared, now);
     }
 
     /// Remembers a beginning that is not told, as somebody was away for a moment only. It is told all the same where another
@@ -177,35 +198,45 @@ impl Telling {
         &mut self,
         channel: &ChannelName,
         what: What,
-        stamp: Stamp,
+        cause: Cause,
         now: Instant,
         effects: &mut VecDeque<Effect>,
     ) {
-        if self.gained_at.is_some_and(|at| now.saturating_duration_since(at) <= BETWEEN) {
-            self.tell(channel, what, stamp, now, effects);
-        } else {
-            self.remember(channel, what, stamp, now);
+        let fact = Fact { key: what.key(cause), channel: channel.clone(), what };
+        let is_mine = self.mine.has(Shard::of(channel));
+        if is_mine && self.gained_at.is_some_and(|at| is_between(at, now)) {
+            let own = self.own(fact.clone(), now);
+            effects.push_back(Effect::Told(own));
         }
+        self.remember(fact, Key::Own, now);
     }
 
-    fn remember(&mut self, channel: &ChannelName, what: What, stamp: Stamp, now: Instant) {
-        let (shard, fact) = (Shard::of(channel), self.fact(channel, what, stamp));
+    /// Gives a fact a key of this node's own, so that the queue takes it whatever it took before. Whenever facts are told
+    /// again it is another: what comes before it may be news to the queue then, and must not be the last that it takes.
+    fn own(&mut self, mut fact: Fact, now: Instant) -> Fact {
+        fact.key = format!("{}-{}-{}", fact.key, self.me, self.again);
+        self.own.insert(fact.topic(), now);
+        fact
+    }
+
+    fn remember(&mut self, fact: Fact, key: Key, now: Instant) {
         self.forget(now);
         if self.remembered.len() == REMEMBERED_MAX {
             self.remembered.pop_front();
         }
-        self.remembered.push_back((now, shard, fact));
+        self.remembered.push_back(Remembered { at: now, shard: Shard::of(&fact.channel), fact, key });
     }
 
     /// Forgets all facts, and returns those of late, fit to be told again: what is older is not known to the queue any more
     /// and would be told twice.
     pub(crate) fn take_remembered(&mut self, now: Instant) -> Vec<Fact> {
         self.forget(now);
-        again(self.remembered.drain(..).map(|(_, _, fact)| fact).collect(), self.me)
+        let facts = self.remembered.drain(..).map(|known| (known.fact, known.key)).collect();
+        self.again(facts, now)
     }
 
     fn forget(&mut self, now: Instant) {
-        let old = |(at, ..): &(Instant, Shard, Fact)| now.saturating_duration_since(*at) > REMEMBERED;
+        let old = |known: &Remembered| now.saturating_duration_since(known.at) > REMEMBERED;
         while self.remembered.front().is_some_and(old) {
             self.remembered.pop_front();
         }
@@ -231,7 +262,7 @@ impl Telling {
             !is_late && !is_gone(*id)
         });
         let mut since: [Option<Duration>; SHARDS] = [None; SHARDS];
-        self.mine = ShardSet::default();
+        let before = mem::take(&mut self.mine);
         for ((shard, teller), since) in Shard::all().zip(&mut self.tellers).zip(&mut since) {
             let nearest = ready.iter().copied().max_by_key(|id| (shard::nearness(*id, shard), *id));
             let before = mem::replace(teller, nearest);
@@ -251,40 +282,59 @@ impl Telling {
                 *since = Some(BETWEEN);
             }
         }
-        let is_due = |(at, shard, _): &&(Instant, Shard, Fact)| {
-            let since = since.get(shard.index()).copied().flatten();
-            since.is_some_and(|since| now.saturating_duration_since(*at) <= since)
-        };
-        let due = self.remembered.iter().filter(is_due).map(|(_, _, fact)| fact.clone());
-        again(due.collect(), self.me)
-    }
-}
-
-/// Makes facts fit to be told again. Of several about the same, the queue might take an old one that it knows by another
-/// key, and drop the last: that one gets a key of its own, so that it is the last that the application hears.
-fn again(mut facts: Vec<Fact>, me: NodeId) -> Vec<Fact> {
-    let mut last: BTreeMap<Topic, (usize, Count)> = BTreeMap::new();
-    for (index, fact) in facts.iter().enumerate() {
-        last.entry(fact.topic())
-            .and_modify(|seen| *seen = (index, Count::Several))
-            .or_insert((index, Count::One));
-    }
-    for (index, _) in last.into_values().filter(|(_, count)| *count == Count::Several) {
-        if let Some(fact) = facts.get_mut(index) {
-            fact.key = format!("{}-{me}", fact.key);
+        let lost = before.without(self.mine);
+        for Remembered { at, shard, fact, .. } in &self.remembered {
+            if lost.has(*shard) && fact.is_end() && is_between(*at, now) {
+                self.ended.insert(fact.topic(), now);
+            }
         }
+        let is_due = |known: &&Remembered| {
+            let since = since.get(known.shard.index()).copied().flatten();
+            since.is_some_and(|since| now.saturating_duration_since(known.at) <= since)
+        };
+        let due = self.remembered.iter().filter(is_due).map(|known| (known.fact.clone(), known.key));
+        let due = due.collect();
+        self.again(due, now)
     }
-    facts
+
+    /// Makes facts fit to be told again. The last about something must be the last that the application hears, whatever
+    /// the former teller saw otherwise and told: of several, the queue might take an old one that it knows by another
+    /// key, and drop the last; and a beginning that is not one here it may know from before an end.
+    fn again(&mut self, mut facts: Vec<(Fact, Key)>, now: Instant) -> Vec<Fact> {
+        self.again = self.again.saturating_add(u64::from(!facts.is_empty()));
+        let mut last: BTreeMap<Topic, (usize, Key)> = BTreeMap::new();
+        for (index, (fact, key)) in facts.iter().enumerate() {
+            last.entry(fact.topic()).and_modify(|seen| *seen = (index, Key::Own)).or_insert((index, *key));
+        }
+        for (index, _) in last.into_values().filter(|(_, key)| *key == Key::Own) {
+            if let Some((fact, _)) = facts.get_mut(index) {
+                *fact = self.own(fact.clone(), now);
+            }
+        }
+        facts.into_iter().map(|(fact, _)| fact).collect()
+    }
 }
 
-#[derive(PartialEq)]
-enum Count {
-    One,
-    Several,
+/// A fact of late.
+#[derive(Debug)]
+struct Remembered {
+    at: Instant,
+    shard: Shard,
+    fact: Fact,
+    key: Key,
+}
+
+/// By which key a fact is told again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Key {
+    /// The one that it has on every node.
+    Shared,
+    /// One of this node's own.
+    Own,
 }
 
 /// What a fact is about.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Topic {
     Subscribers(ChannelName),
     Number(ChannelName),
@@ -292,6 +342,10 @@ enum Topic {
 }
 
 impl Fact {
+    const fn is_end(&self) -> bool {
+        matches!(self.what, What::Vacated | What::Went(_))
+    }
+
     fn topic(&self) -> Topic {
         let channel = self.channel.clone();
         match &self.what {
@@ -301,3 +355,6 @@ impl Fact {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@
 //! **Must not know:** words, sequences, which node is alive.
 
 use std::{
+    cmp::Ordering,
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     mem,
     sync::Arc,
@@ -30,8 +31,28 @@ const COUNT_EVERY: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Held {
     pub(crate) member: Member,
-    /// Who owns the entry, and which of its changes made it.
+    /// Who owns the entry, and which of its changes made it: no other entry has the same.
     pub(crate) stamp: Stamp,
+}
+
+impl Ord for Held {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.stamp.cmp(&other.stamp)
+    }
+}
+
+impl PartialOrd for Held {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Eq for Held {}
+
+impl PartialEq for Held {
+    fn eq(&self, other: &Self) -> bool {
+        self.stamp == other.stamp
+    }
 }
 
 /// A user in one channel.
@@ -39,8 +60,8 @@ pub(crate) struct Held {
 struct Present {
     /// The entry that came first; when nobody is here, the last that there was.
     first: Arc<Held>,
-    /// The others, in the order in which they came.
-    more: Vec<Arc<Held>>,
+    /// The others, the oldest of a node first. There can be very many of one user.
+    more: BTreeSet<Arc<Held>>,
     /// Whether the roster shows the user.
     shown: bool,
     spell: Spell,
@@ -163,10 +184,10 @@ impl View {
         let user = held.member.user.clone();
         let present = roster.users.entry(user.clone()).or_insert_with(|| {
             let first = Arc::clone(&held);
-            Box::new(Present { first, more: Vec::new(), shown: false, spell: Spell::default() })
+            Box::new(Present { first, more: BTreeSet::new(), shown: false, spell: Spell::default() })
         });
         if present.spell.here {
-            present.more.push(held);
+            present.more.insert(held);
             return;
         }
         present.first = held;
@@ -184,11 +205,11 @@ impl View {
             self.effects.push_back(Effect::Added { channel: roster.channel.clone(), member: member.clone() });
         }
         if self.telling.stage.knows() && !roster.channel.is_reserved() {
-            let (what, stamp) = (What::Came(member.clone()), present.first.stamp);
+            let (what, cause) = (What::Came(member.clone()), self.telling.cause(present.first.stamp));
             if mem::replace(&mut present.spell.told, Belief::Here) == Belief::Here {
-                self.telling.stay(&roster.channel, what, stamp, now, &mut self.effects);
+                self.telling.stay(&roster.channel, what, cause, now, &mut self.effects);
             } else {
-                self.telling.tell(&roster.channel, what, stamp, now, &mut self.effects);
+                self.telling.tell(&roster.channel, what, cause, now, &mut self.effects);
             }
         }
     }
@@ -199,14 +220,15 @@ impl View {
         let user = &held.member.user;
         let Some(present) = roster.users.get_mut(user) else { return };
         if !Arc::ptr_eq(&present.first, held) {
-            present.more.retain(|other| !Arc::ptr_eq(other, held));
+            present.more.remove(held);
             return;
         }
-        if !present.more.is_empty() {
-            present.first = present.more.remove(0);
+        if let Some(next) = present.more.pop_first() {
+            present.first = next;
             return;
         }
         present.spell.here = false;
+        present.spell.ended_in = self.telling.life(present.first.stamp.node);
         let is_held = roster.channel.online().is_some();
         if !is_held {
             self.effects.extend(roster.hide(user));
@@ -241,14 +263,16 @@ impl View {
             if !self.telling.stage.knows() {
                 roster.occupied.doubt();
             } else if !roster.channel.is_reserved() {
+                let cause = self.telling.cause(stamp);
                 if mem::replace(&mut roster.occupied.told, Belief::Here) == Belief::Here {
-                    self.telling.stay(&roster.channel, What::Occupied, stamp, now, &mut self.effects);
+                    self.telling.stay(&roster.channel, What::Occupied, cause, now, &mut self.effects);
                 } else {
-                    self.telling.tell(&roster.channel, What::Occupied, stamp, now, &mut self.effects);
+                    self.telling.tell(&roster.channel, What::Occupied, cause, now, &mut self.effects);
                 }
             }
         } else if roster.subscribers == 0 {
             roster.occupied.here = false;
+            roster.occupied.ended_in = self.telling.life(stamp.node);
             roster.occupant = Some(stamp);
             if !roster.channel.is_reserved() {
                 let until = after(now, self.hold);
@@ -282,7 +306,8 @@ impl View {
             && self.telling.stage.knows()
             && !roster.channel.is_reserved()
         {
-            self.telling.tell(&roster.channel, What::Counted(count), stamp, now, &mut self.effects);
+            let cause = self.telling.cause(stamp);
+            self.telling.tell(&roster.channel, What::Counted(count), cause, now, &mut self.effects);
         }
     }
 
@@ -324,7 +349,8 @@ impl View {
         if let Some(stamp) = roster.occupant.filter(|_| roster.occupied.told != Belief::Away && stage.knows())
         {
             roster.occupied.told = Belief::Away;
-            self.telling.tell(&roster.channel, What::Vacated, stamp, now, &mut self.effects);
+            let cause = stamp.within(roster.occupied.ended_in);
+            self.telling.tell(&roster.channel, What::Vacated, cause, now, &mut self.effects);
         }
         self.close(index);
     }
@@ -337,8 +363,9 @@ impl View {
         let is_told = present.spell.told != Belief::Away;
         if !is_told || stage.knows() {
             if is_told {
-                let (what, stamp) = (What::Went(present.first.member.clone()), present.first.stamp);
-                self.telling.tell(&roster.channel, what, stamp, now, &mut self.effects);
+                let what = What::Went(present.first.member.clone());
+                let cause = present.first.stamp.within(present.spell.ended_in);
+                self.telling.tell(&roster.channel, what, cause, now, &mut self.effects);
             }
             roster.users.remove(user);
         }
@@ -351,14 +378,22 @@ impl View {
         for (_, roster) in rosters.iter_mut().filter(|(_, roster)| !roster.channel.is_reserved()) {
             let news = roster.occupied.reconcile(how);
             if let (Some(here), Some(stamp)) = (news, roster.occupant) {
-                let what = if here { What::Occupied } else { What::Vacated };
-                telling.tell(&roster.channel, what, stamp, now, effects);
+                let (what, cause) = if here {
+                    (What::Occupied, telling.cause(stamp))
+                } else {
+                    (What::Vacated, stamp.within(roster.occupied.ended_in))
+                };
+                telling.tell(&roster.channel, what, cause, now, effects);
             }
             roster.users.retain(|_, present| {
                 if let Some(here) = present.spell.reconcile(how) {
                     let member = present.first.member.clone();
-                    let what = if here { What::Came(member) } else { What::Went(member) };
-                    telling.tell(&roster.channel, what, present.oldest(), now, effects);
+                    let (what, cause) = if here {
+                        (What::Came(member), telling.cause(present.oldest()))
+                    } else {
+                        (What::Went(member), present.oldest().within(present.spell.ended_in))
+                    };
+                    telling.tell(&roster.channel, what, cause, now, effects);
                 }
                 !present.spell.is_over()
             });
@@ -417,6 +452,6 @@ impl Roster {
 impl Present {
     /// Returns the same on every node, whichever entry came there first.
     fn oldest(&self) -> Stamp {
-        self.more.iter().fold(self.first.stamp, |oldest, held| oldest.min(held.stamp))
+        self.more.first().map_or(self.first.stamp, |held| held.stamp.min(self.first.stamp))
     }
 }

@@ -7,15 +7,12 @@
 use bytes::Bytes;
 use carillon_model::{ChannelName, ConnectionId};
 
-use crate::{Digests, Member, Shard, ShardSet};
+use crate::{Digests, Member, Shard};
 
 mod wire;
 
 pub(crate) use wire::is_json_line;
 pub use wire::{Garbage, WORD_MAX_BYTES};
-
-/// Most parts that one shard's state comes in.
-pub(crate) const PARTS_MAX: u32 = 65_536;
 
 /// What one node says to another, or to all.
 ///
@@ -41,27 +38,29 @@ pub enum Word {
         /// The changes, in order.
         changes: Vec<Change>,
     },
-    /// Asks the node for all its entries of some shards.
+    /// Asks the node for some of its entries of a shard, as many as one word has.
     Ask {
         /// Which question it is; the answers repeat it.
         ask: u64,
-        /// Of which shards.
-        shards: ShardSet,
+        /// Of which shard.
+        shard: Shard,
+        /// Those that come after this one in the owner's order, or from the first on.
+        after: Option<Place>,
     },
-    /// All entries of the node in one shard, or a part of them.
+    /// Some of the node's entries of a shard.
     State {
         /// The question that is answered.
         ask: u64,
         /// Of which shard.
         shard: Shard,
-        /// The node's last change that is in it.
+        /// What was asked for.
+        after: Option<Place>,
+        /// The node's last change that is in them.
         as_of: u64,
-        /// Which part it is, from 0.
-        part: u32,
-        /// How many parts there are.
-        parts: u32,
         /// The entries.
         entries: Vec<Entry>,
+        /// What the next question is to ask for, if there are more.
+        next: Option<Place>,
     },
     /// The node was thought dead, or never heard of, by the one that says it: it begins another life, in which it is heard.
     Doubt {
@@ -86,6 +85,15 @@ impl Word {
     pub fn decode(bytes: &[u8]) -> Result<Self, Garbage> {
         wire::decode(bytes)
     }
+}
+
+/// An entry's place in its owner's order, which has no meaning to others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The channel's number at the owner.
+    pub channel: u64,
+    /// Whose membership it is; none for the count, and all counts come after all members.
+    pub connection: Option<ConnectionId>,
 }
 
 /// What a node can tell the application.

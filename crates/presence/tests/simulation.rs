@@ -71,7 +71,9 @@ fn after_everything_at_once_all_agree() -> Result<(), String> {
 #[test]
 fn planted_bugs_are_found() {
     for bug in Bug::ALL {
-        let found = Faults::ALL.into_iter().any(|faults| seeds(15, faults, bug).is_err());
+        // Most show at once; a few only when two things meet.
+        let found =
+            range(400).any(|seed| Faults::ALL.into_iter().any(|faults| run(seed, faults, bug).is_err()));
         assert!(found, "{bug:?} was not found");
     }
 }

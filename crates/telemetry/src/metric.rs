@@ -67,6 +67,8 @@ table! {
         "Channels that somebody on this node is subscribed to.";
     PRESENCE_MEMBERS: GaugeMetric("carillon_presence_members", Count, []),
         "Memberships in presence channels that this node knows of: those of all nodes.";
+    PRESENCE_WAITING: GaugeMetric("carillon_presence_waiting", Count, []),
+        "Nodes that have asked this one for its members and wait: all together get 40 MB/s at most.";
     NODES: GaugeMetric("carillon_nodes", Count, []),
         "Nodes that this node hears, itself among them.";
     SUBSCRIPTIONS: GaugeMetric("carillon_subscriptions", Count, []),

@@ -209,15 +209,14 @@ fn who_comes_back_within_3_s_was_never_away_for_the_application() {
 
 #[test]
 fn what_a_teller_that_dies_may_not_have_told_is_told_by_the_next() {
-    // The facts of `room` are told by 1: what happens once it is dead is told when it is found dead.
+    // The facts of `room` are told by 1: what happens once it is dead is told when it is found dead; what happens later, at
+    // once.
     check(
         "
         0     start 1           =>
         0     start 2           =>
-        20000 teller 2 room     => 1
         20000 kill 1            =>
         21000 join 2 room a ana => 2+ana@room 26500:!came:ana@room
-        29000 teller 2 room     => 2
         30000 leave 2 room a    => 2-ana@room 33000:!went:ana@room
         ",
     );

@@ -10,10 +10,10 @@ use bytes::Bytes;
 use carillon_model::{AppSpace, ChannelName, ConnectionId, UserId};
 use prost::Message as _;
 
-use super::{Change, Entry, PARTS_MAX, Standing, Word};
-use crate::{Digests, INFO_MAX_BYTES, IdKind, Member, Shard, ShardSet};
+use super::{Change, Entry, Place, Standing, Word};
+use crate::{Digests, INFO_MAX_BYTES, IdKind, Member, Shard};
 
-/// Longest word in bytes. Those that are written have at most 256 KiB, and one entry more.
+/// Longest word in bytes. Those that are written have at most 256 KiB, and one change more.
 pub const WORD_MAX_BYTES: usize = 512 * 1024;
 
 /// Numbers are a contract between versions that run side by side: never reused.
@@ -65,9 +65,10 @@ struct Delta {
 struct Ask {
     #[prost(uint64, tag = "1")]
     ask: u64,
-    /// A bit for each shard.
     #[prost(uint32, tag = "2")]
-    shards: u32,
+    shard: u32,
+    #[prost(message, optional, tag = "3")]
+    after: Option<Position>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -76,14 +77,23 @@ struct State {
     ask: u64,
     #[prost(uint32, tag = "2")]
     shard: u32,
-    #[prost(uint64, tag = "3")]
+    #[prost(message, optional, tag = "3")]
+    after: Option<Position>,
+    #[prost(uint64, tag = "4")]
     as_of: u64,
-    #[prost(uint32, tag = "4")]
-    part: u32,
-    #[prost(uint32, tag = "5")]
-    parts: u32,
-    #[prost(message, repeated, tag = "6")]
+    #[prost(message, repeated, tag = "5")]
     entries: Vec<Item>,
+    #[prost(message, optional, tag = "6")]
+    next: Option<Position>,
+}
+
+/// A [`Place`].
+#[derive(Clone, PartialEq, prost::Message)]
+struct Position {
+    #[prost(uint64, tag = "1")]
+    channel: u64,
+    #[prost(fixed64, optional, tag = "2")]
+    connection: Option<u64>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -167,19 +177,29 @@ pub(super) fn encode(word: &Word) -> Bytes {
         Word::Delta { first, changes } => {
             Kind::Delta(Delta { first: *first, changes: changes.iter().map(of_change).collect() })
         }
-        Word::Ask { ask, shards } => Kind::Ask(Ask { ask: *ask, shards: u32::from(shards.bits()) }),
-        Word::State { ask, shard, as_of, part, parts, entries } => Kind::State(State {
+        Word::Ask { ask, shard, after } => {
+            Kind::Ask(Ask { ask: *ask, shard: shard.number(), after: after.map(of_place) })
+        }
+        Word::State { ask, shard, after, as_of, entries, next } => Kind::State(State {
             ask: *ask,
-            shard: u32::try_from(shard.index()).unwrap_or(u32::MAX),
+            shard: shard.number(),
+            after: after.map(of_place),
             as_of: *as_of,
-            part: *part,
-            parts: *parts,
             entries: entries.iter().map(of_entry).collect(),
+            next: next.map(of_place),
         }),
         Word::Bye => Kind::Bye(Bye {}),
         Word::Doubt { life } => Kind::Doubt(Doubt { life: *life }),
     };
     Bytes::from(Said { kind: Some(kind) }.encode_to_vec())
+}
+
+fn of_place(place: Place) -> Position {
+    Position { channel: place.channel, connection: place.connection.map(ConnectionId::bits) }
+}
+
+fn place(position: Position) -> Place {
+    Place { channel: position.channel, connection: position.connection.map(ConnectionId::from_bits) }
 }
 
 fn item(what: What, channel: &ChannelName) -> Item {
@@ -242,17 +262,14 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Word, Garbage> {
             }
             Word::Delta { first, changes: changes.into_iter().map(change).collect::<Result<_, _>>()? }
         }
-        Kind::Ask(Ask { ask, shards }) => {
-            let shards = u16::try_from(shards).map_err(|_e| Garbage::Number)?;
-            Word::Ask { ask, shards: ShardSet::from_bits(shards) }
-        }
-        Kind::State(State { ask, shard, as_of, part, parts, entries }) => {
+        Kind::Ask(Ask { ask, shard, after }) => {
             let shard = Shard::new(shard).ok_or(Garbage::Number)?;
-            if part >= parts || parts > PARTS_MAX {
-                return Err(Garbage::Number);
-            }
+            Word::Ask { ask, shard, after: after.map(place) }
+        }
+        Kind::State(State { ask, shard, after, as_of, entries, next }) => {
+            let shard = Shard::new(shard).ok_or(Garbage::Number)?;
             let entries = entries.into_iter().map(|item| entry(item, shard)).collect::<Result<_, _>>()?;
-            Word::State { ask, shard, as_of, part, parts, entries }
+            Word::State { ask, shard, after: after.map(place), as_of, entries, next: next.map(place) }
         }
         Kind::Bye(Bye {}) => Word::Bye,
         Kind::Doubt(Doubt { life }) => Word::Doubt { life },

@@ -53,8 +53,8 @@ impl Net {
 pub(crate) fn spoil(word: Word, bug: Bug, dice: &mut Dice) -> Option<Word> {
     Some(match (word, bug) {
         (Word::Ask { .. }, Bug::NoAnswers) => return None,
-        (Word::State { ask, shard, as_of, part, parts, entries }, Bug::AnswersFromTheFuture) => {
-            Word::State { ask, shard, as_of: as_of + 20, part, parts, entries }
+        (Word::State { ask, shard, after, as_of, entries, next }, Bug::AnswersFromTheFuture) => {
+            Word::State { ask, shard, after, as_of: as_of + 20, entries, next }
         }
         (Word::Heartbeat { sequence, standing, life, .. }, Bug::DigestOfNothing) => {
             Word::Heartbeat { sequence, digests: Box::default(), standing, life }

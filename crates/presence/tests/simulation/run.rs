@@ -180,6 +180,11 @@ impl World {
                 }
             }
         }
+        let now = self.instant();
+        while let Some((whom, word)) = self.nodes.get_mut(&id).and_then(|node| node.rosters.next_answer(now))
+        {
+            self.say(id, Audience::Node(whom), word);
+        }
         let Some(node) = self.nodes.get_mut(&id) else { return Ok(()) };
         let at = node.rosters.next_deadline().map_or(u64::MAX, |deadline| {
             let wait = deadline.saturating_duration_since(self.start + Duration::from_millis(self.now));
@@ -222,7 +227,9 @@ impl World {
 
     fn begin_node(&mut self) -> Result<(), String> {
         self.heard.node_changes(self.now);
-        let mut settings = Settings::default();
+        // From one entry to a hundred.
+        let piece_bytes = usize::try_from(self.dice.within(1, 10_000)).expect("it is small");
+        let mut settings = Settings { piece_bytes, ..Settings::default() };
         match self.bug {
             Bug::Immortal => settings.dead_after = Duration::from_secs(600),
             Bug::DiesAtOnce => settings.dead_after = Duration::from_secs(1),
@@ -413,7 +420,7 @@ impl World {
         for (channel, subscribers) in self.nodes.values().flat_map(|node| &node.counts) {
             *counts.entry(channel.clone()).or_default() += u64::from(*subscribers);
         }
-        for (id, node) in &self.nodes {
+        for (id, node) in &mut self.nodes {
             let nodes: Vec<NodeId> = node.rosters.nodes().collect();
             if nodes != alive {
                 return Err(format!("{id} believes that {nodes:?} are alive, which are {alive:?}"));
@@ -422,8 +429,15 @@ impl World {
                 let is = self.truth.users(channel);
                 let known: Vec<UserId> =
                     node.rosters.members(channel).into_iter().map(|member| member.user.clone()).collect();
-                if known != is || node.rosters.users(channel) != is.len() {
+                if known != is {
                     return Err(format!("{id} knows {known:?} in {channel}, where {is:?} are"));
+                }
+                let (stranger, now) =
+                    (ConnectionId::from_bits(0), self.start + Duration::from_millis(self.now));
+                let user = UserId::new("stranger").expect("an id");
+                let member = Member { user, kind: IdKind::Text, info: None };
+                if node.rosters.handle_join(channel, stranger, member, is.len(), now).is_ok() {
+                    return Err(format!("{id} has room for more than {is:?} in {channel}"));
                 }
                 let shown = node.shown.iter().filter(|(of, _)| of == channel).map(|(_, user)| user.clone());
                 if shown.collect::<Vec<_>>() != is {

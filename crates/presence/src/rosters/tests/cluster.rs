@@ -61,6 +61,16 @@ impl Cluster {
 
     /// Does all that the nodes want done.
     fn settle(&mut self) {
+        loop {
+            self.carry_out();
+            let now = self.at(self.now);
+            let next = |(id, node): (&u64, &mut Rosters)| Some((*id, node.next_answer(now)?));
+            let Some((id, (whom, word))) = self.nodes.iter_mut().find_map(next) else { return };
+            self.say(id, Audience::Node(whom), &word);
+        }
+    }
+
+    fn carry_out(&mut self) {
         let next = |(id, node): (&u64, &mut Rosters)| Some((*id, node.next_effect()?));
         while let Some((id, effect)) = self.nodes.iter_mut().find_map(next) {
             match effect {
@@ -167,10 +177,6 @@ impl Cluster {
             "nodes" => {
                 let nodes: Vec<u64> = node.unwrap().nodes().map(NodeId::bits).collect();
                 self.note(&format!("{nodes:?}").replace(' ', ""));
-            }
-            "teller" => {
-                let teller = node.unwrap().teller(&channel(words[2])).bits();
-                self.note(&teller.to_string());
             }
             "entries" => {
                 let entries = node.unwrap().entries();
