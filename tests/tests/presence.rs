@@ -213,11 +213,11 @@ async fn channels_of_two_applications_have_nothing_but_their_names_in_common() {
     }
     assert_eq!(shop.data().await, "for the shop");
     assert_eq!(blog.data().await, "for the blog");
+    assert_eq!(ask(&gateway, &blog_key, "/v1/channels/kept.two").await["subscriptions"], 1);
     let polled = http::get(gateway.public, "/v1/poll?channel=kept.two&app=blog&since=0&timeout=0").await;
     let messages = polled.json()["messages"].clone();
     assert_eq!(messages.as_array().map(Vec::len), Some(1), "{messages}");
     assert_eq!(messages[0]["data"], "for the blog");
-    assert_eq!(ask(&gateway, &blog_key, "/v1/channels/kept.two").await["subscriptions"], 1);
 }
 
 #[tokio::test]
