@@ -2,10 +2,13 @@
 
 use std::process::Command;
 
+use carillon_tasks::clock;
 use carillon_tests::{
     client::Client,
     gateway::{self, Gateway, run},
     process::Process,
+    pusher::{App, Socket, path},
+    raw::eventually,
 };
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::json;
@@ -122,6 +125,59 @@ fn a_hash_of_an_example_is_warned_of() {
     assert!(gateway.logged("is an example").contains("WARN"));
 }
 
+#[test]
+fn a_key_of_an_application_is_let_in_by_the_lines_that_it_comes_with() {
+    let (code, said, complained) = run(&["key", "new", "--app", "forum", "--id", "web"], &[]);
+    assert_eq!((code, complained.as_str()), (Some(0), ""));
+    let (key, lines) = said.split_once("\n\n").expect("the key comes first");
+    let lines = &lines[lines.find("[[keys]]").expect("then its lines")..];
+    assert!(key.starts_with("crl_forum_web_") && lines.contains("\nid = \"forum_web\"\n"), "{said}");
+    let gateway = Gateway::serve(&format!(
+        "[[apps]]\nid = \"shop\"\n[[apps]]\nid = \"forum\"\n{lines}\n\
+         [[channels]]\nname = \"all\"\nmatch = \"*\"\nauth = \"public\"\n"
+    ));
+    let (code, _, complained) =
+        run(&["publish", "news", "1", "--api", &format!("http://{}", gateway.api), "--key", key], &[]);
+    assert_eq!((code, complained.as_str()), (Some(0), ""));
+
+    let (code, said, complained) = run(&["key", "new", "--app", "The Shop"], &[]);
+    assert_eq!((code, said.as_str()), (Some(1), ""));
+    assert!(
+        complained.contains("an application's name has 1 to 32 characters of a-z, 0-9 and `-`"),
+        "{complained}"
+    );
+    let (_, said, _) = run(&["key", "new"], &[]);
+    assert!(said.starts_with("crl_main_backend_"), "{said}");
+}
+
+#[tokio::test]
+async fn a_webhook_to_an_address_that_is_not_allowed_is_told_at_once_and_once() {
+    let app = "[[apps]]\nid = \"shop\"\nkeys = [\"a1b2c3d4e5f6:0f1e2d3c4b5a69788796\"]\n\
+               webhooks = [\"http://127.0.0.1:9/hook\"]\n\
+               [[channels]]\nname = \"all\"\nmatch = \"*\"\nauth = \"public\"\n[node]\ndrain = \"0s\"\n";
+    let file = gateway::ConfigFile::new(app);
+    let (code, said, complained) = run(&["check", "--config", file.path().to_str().unwrap()], &[]);
+    assert_eq!((code, said.trim()), (Some(0), "the configuration is good"));
+    let advice = "add \"127.0.0.1/32\" to `egress` under [webhooks]";
+    assert!(
+        complained.starts_with("carillon: warning: a webhook") && complained.contains(advice),
+        "{complained}"
+    );
+
+    let gateway = Gateway::serve(app);
+    assert!(gateway.logged("never sent").contains("WARN"));
+    let shop = App { id: "shop", key: "a1b2c3d4e5f6", secret: "0f1e2d3c4b5a69788796" };
+    let mut socket = Socket::open(gateway.public, &shop).await;
+    socket.subscribe("one").await;
+    let told = gateway.logged("webhooks fail; still trying");
+    assert!(told.contains("WARN") && told.contains("not allowed by `webhooks.egress`"), "{told}");
+    socket.subscribe("two").await;
+    let refused = "carillon_webhook_requests_total{result=\"forbidden\"}";
+    let more = async || (gateway.metric(refused).await >= 3.0).then_some(());
+    eventually("the next attempts", more).await;
+    assert_eq!(gateway.log().matches("webhooks fail").count(), 1, "{}", gateway.log());
+}
+
 #[tokio::test]
 async fn the_log_says_which_check_a_token_failed() {
     let gateway = Gateway::serve(GUARDED);
@@ -146,6 +202,84 @@ async fn the_log_says_which_check_a_token_failed() {
         assert!(gateway.logged(reason).contains("a token was refused"));
         assert!(!gateway.log().contains(&token));
     }
+}
+
+/// JavaScript's `Date.now()` in the place of seconds would be good for 50,000 years.
+#[tokio::test]
+async fn a_token_that_ends_in_milliseconds_is_refused_with_the_reason() {
+    let gateway = Gateway::serve(GUARDED);
+    let claims =
+        json!({"sub": "ana", "exp": 1_795_205_265_123_u64, "aud": "carillon", "channels": ["orders.*"]});
+    let key = EncodingKey::from_secret(b"k8Zr2vQxTn4LwYb6HsJd9MfPcGa3EuWi");
+    let token = jsonwebtoken::encode(&Header::default(), &claims, &key).unwrap();
+    let mut client = Client::connect(&gateway.ws(&format!("token={token}"))).await;
+    assert_eq!(client.frame().await["type"], "welcome");
+    let refused = client.frame().await;
+    let message = "the token's time (`exp`) is in seconds since 1970; this looks like milliseconds";
+    assert_eq!((&refused["error"], &refused["message"]), (&json!("unauthorized"), &json!(message)));
+    assert!(gateway.logged("in milliseconds, not in seconds").contains("a token was refused"));
+}
+
+#[tokio::test]
+async fn the_log_says_which_pusher_key_and_signature_was_refused() {
+    let gateway = Gateway::serve(
+        "[[apps]]\nid = \"shop\"\nkeys = [\"a1b2c3d4e5f6:0f1e2d3c4b5a69788796\"]\n[node]\ndrain = \"0s\"\n\
+         [[channels]]\nname = \"all\"\nmatch = \"*\"\nauth = \"public\"\n",
+    );
+    let shop = App { id: "shop", key: "a1b2c3d4e5f6", secret: "0f1e2d3c4b5a69788796" };
+    let typo = App { key: "a1b2c3d4e5f7", ..shop };
+    let thief = App { secret: "a-secret-that-is-not-it", ..shop };
+    let refused = async |series: &str| gateway.metric(series).await;
+
+    let mut stranger = Socket::connect(gateway.public, &typo, &path(typo.key)).await;
+    assert_eq!(stranger.closed().await.0, 4001);
+    let line = gateway.logged("\"unknown app key\"");
+    assert!(line.contains("\"key\":\"a1b2c3d4e5f7\"") && line.contains("INFO"), "{line}");
+    let denied = r#"carillon_connections_rejected_total{transport="websocket",reason="denied"}"#;
+    assert_eq!(refused(denied).await, 1.0);
+
+    let event = json!({"name": "x", "channel": "news", "data": "1"});
+    assert_eq!(gateway.rest(&typo).post("/events", &event).await.status, 401);
+    let line = gateway.logged("a request of a backend was refused");
+    assert!(line.contains("unknown app key") && line.contains("\"key\":\"a1b2c3d4e5f7\""), "{line}");
+    assert_eq!(gateway.rest(&thief).post("/events", &event).await.status, 401);
+    assert!(gateway.logged("with the key's secret\"").contains("a request of a backend was refused"));
+
+    let mut socket = Socket::open(gateway.public, &shop).await;
+    let auth = thief.auth(socket.id(), "private-a", None);
+    socket.say("pusher:subscribe", &json!({"channel": "private-a", "auth": auth})).await;
+    let _error = socket.error().await;
+    let line = gateway.logged("or for another connection");
+    assert!(
+        line.contains("\"app\":\"shop\"") && line.contains("what a Pusher client showed was refused"),
+        "{line}"
+    );
+    let (_, signature) = auth.split_once(':').expect("a signature");
+    assert!(!gateway.log().contains(signature) && !gateway.log().contains(shop.secret), "{}", gateway.log());
+    let invalid = r#"carillon_auth_total{method="signature",result="invalid"}"#;
+    assert_eq!(refused(invalid).await, 3.0);
+
+    // Whoever has changed places of key and secret does not find the secret in the log.
+    let swapped = App { key: shop.secret, secret: shop.key, ..shop };
+    assert_eq!(gateway.rest(&swapped).post("/events", &event).await.status, 401);
+    let quiet = "(a secret, which is no key)";
+    eventually("the line about the secret", async || {
+        let mut stranger = Socket::connect(gateway.public, &swapped, &path(swapped.key)).await;
+        assert_eq!(stranger.closed().await.0, 4001);
+        gateway.log().contains(quiet).then_some(())
+    })
+    .await;
+    assert!(!gateway.log().contains(shop.secret), "{}", gateway.log());
+
+    // Who tries again and again does not fill the log.
+    let lines = gateway.log().matches("unknown app key").count();
+    let began = clock::now();
+    for _ in 0..50 {
+        let mut stranger = Socket::connect(gateway.public, &typo, &path(typo.key)).await;
+        assert_eq!(stranger.closed().await.0, 4001);
+    }
+    let more = gateway.log().matches("unknown app key").count() - lines;
+    assert!(more as u64 <= began.elapsed().as_secs() + 2, "{more} lines");
 }
 
 #[test]

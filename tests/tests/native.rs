@@ -181,6 +181,27 @@ async fn channels_can_be_named_in_the_url() {
     assert_eq!(client.data().await, 1);
 }
 
+/// Native protocol §3: a list has no place in the URL. Whoever writes one is told so, on every transport.
+#[tokio::test]
+async fn channels_under_another_name_are_refused_with_the_right_one() {
+    let gateway = gateway();
+    for (name, other) in [("channels", "channels"), ("channel[]", "channel%5B%5D")] {
+        let message = format!("`{name}=` names no channels in a URL; write `channel=` once for each of them");
+        let (mut client, _) = welcome(&gateway.ws(&format!("{other}=kept.a,kept.b&channel=kept.c"))).await;
+        let mut answers = [client.frame().await, client.frame().await];
+        answers.sort_by_key(|answer| answer["type"].to_string());
+        let [refused, subscribed] = answers;
+        assert_eq!((&refused["type"], &refused["error"]), (&json!("error"), &json!("bad_request")));
+        assert_eq!((&refused["channel"], &refused["message"]), (&json!("kept.a,kept.b"), &json!(message)));
+        assert_eq!((&subscribed["type"], &subscribed["channel"]), (&json!("subscribed"), &json!("kept.c")));
+        for path in ["/v1/sse", "/v1/stream", "/v1/poll"] {
+            let answer = http::get(gateway.public, &format!("{path}?{other}=kept.a,kept.b")).await;
+            assert_eq!(answer.status, 400, "{answer:?}");
+            assert_eq!(answer.json()["detail"], json!(message), "{path}");
+        }
+    }
+}
+
 /// Native protocol §2 and §4: whoever asks for the past gets all of it or is told that it cannot be had.
 #[tokio::test]
 async fn since_is_answered_with_everything_or_with_the_reason() {

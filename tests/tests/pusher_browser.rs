@@ -190,6 +190,7 @@ async fn a_page_signs_in_and_is_reached_until_it_is_terminated() {
 async fn a_page_moves_to_another_node_when_its_own_stops() {
     let mut cluster = Cluster::start(2);
     cluster.ready().await;
+    cluster.acquainted().await;
     let front = Front::start(&cluster.nodes).await;
     let page = page(&cluster.nodes[0]);
     let connects = connects(front.at, &FIRST, "ws");

@@ -46,6 +46,7 @@ async fn members_of_a_killed_node_go_once() {
 async fn members_of_a_node_that_stops_go_and_come_back_elsewhere() {
     let mut cluster = Cluster::start(2);
     cluster.ready().await;
+    cluster.acquainted().await;
     let channel = "presence-stopped";
     let mut watcher = Member::join(&cluster.nodes[0], channel, "watcher").await;
     let mut moves = Member::join(&cluster.nodes[1], channel, "moves").await;

@@ -6,6 +6,7 @@ use carillon_tasks::clock;
 use carillon_tests::{
     gateway::Gateway,
     pusher::{FIRST, Frame, PLAIN, SECOND_KEY, Socket, WATCHED, alone},
+    raw::CLOSE,
 };
 use serde_json::json;
 
@@ -191,6 +192,26 @@ async fn terminating_a_user_closes_its_connections_with_4009_and_no_others() {
     // Whoever has a new signature may come back.
     let _back = user(&gateway, "terminated").await;
     assert_eq!(rest.done("/users/nobody-there/terminate_connections", &json!({})).await, json!({}));
+}
+
+/// PUSHER §1.5: the close frame alone tells clients of protocols 6 and 7; of one close pusher-js makes two `error`s by
+/// itself. Older ones are told by an event first.
+#[tokio::test]
+async fn a_user_who_is_terminated_is_told_once() {
+    let gateway = alone().await;
+    for (protocol, events) in [(5, 1), (6, 0), (7, 0)] {
+        let path = format!("/app/{}?protocol={protocol}&client=js&version=8.6.0", FIRST.key);
+        let mut socket = Socket::greeted(gateway.public, &FIRST, &path).await;
+        let id = format!("terminated-{protocol}");
+        socket.sign_in(&id).await;
+        let tail = format!("/users/{id}/terminate_connections");
+        assert_eq!(gateway.rest(&FIRST).done(&tail, &json!({})).await, json!({}));
+        for _ in 0..events {
+            assert_eq!(socket.error().await.0, Some(4009));
+        }
+        let next = socket.raw.frame().await.expect("a close");
+        assert_eq!((next.first, next.close().0), (CLOSE, 4009), "protocol {protocol}: {next:?}");
+    }
 }
 
 /// Takes the news about friends out of a frame.

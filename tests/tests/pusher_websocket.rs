@@ -8,7 +8,7 @@ use carillon_tests::{
     gateway::Gateway,
     http,
     pusher::{
-        App, COUNTED, DEV, FIRST, NARROW, OFF, PLAIN, SECOND_KEY, SHORT_OF_TIME, Socket, alone,
+        App, COUNTED, Cluster, DEV, FIRST, NARROW, OFF, PLAIN, SECOND_KEY, SHORT_OF_TIME, Socket, alone,
         configuration, path,
     },
     raw::{CLOSE, PING, PONG, Raw, TEXT, eventually, frame, handshake},
@@ -325,21 +325,42 @@ async fn a_close_of_the_client_is_answered_with_its_code() {
     }
 }
 
-/// PUSHER §1.5: at the end of a node clients come back at once, elsewhere, and nobody sees 1006.
-#[tokio::test]
-async fn a_node_that_stops_closes_its_clients_with_4200() {
-    let mut gateway = Gateway::dev(&[("CARILLON__NODE__DRAIN", "1s")]);
+/// PUSHER §1.5: at the end of a node clients come back at once, elsewhere, or later where there is no other, and nobody
+/// sees 1006.
+async fn a_node_stops_and_says(mut gateway: Gateway, code: u16) {
     let mut sockets = Vec::new();
     for number in 0..20 {
-        let mut socket = Socket::open(gateway.public, &DEV).await;
+        let mut socket = Socket::open(gateway.public, &FIRST).await;
         socket.subscribe(&format!("drain-{}", number % 3)).await;
         sockets.push(socket);
     }
+    let path = format!("/app/{}?protocol=5&client=java&version=1.0", FIRST.key);
+    let mut old = Socket::greeted(gateway.public, &FIRST, &path).await;
     gateway.signal("TERM");
     for socket in &mut sockets {
-        assert_eq!(socket.closed().await.0, 4200);
+        assert_eq!(socket.closed().await.0, code);
     }
+    let (told, message) = old.error().await;
+    assert_eq!((told, old.closed().await), (Some(i64::from(code)), (code, message)));
     assert!(gateway.ended().success());
+}
+
+#[tokio::test]
+async fn a_node_that_stops_closes_its_clients_with_4200() {
+    let mut cluster = Cluster::start(2);
+    cluster.ready().await;
+    cluster.acquainted().await;
+    let stopping = cluster.nodes.pop().expect("two nodes");
+    a_node_stops_and_says(stopping, 4200).await;
+}
+
+#[tokio::test]
+async fn the_only_node_closes_its_clients_with_4100_when_it_stops() {
+    a_node_stops_and_says(Gateway::serve(&configuration()), 4100).await;
+    // A NATS that has one node does not make it two.
+    let mut cluster = Cluster::start(1);
+    cluster.ready().await;
+    a_node_stops_and_says(cluster.nodes.pop().expect("a node"), 4100).await;
 }
 
 /// PUSHER §1.5: a quota is for good, an overloaded node is not.

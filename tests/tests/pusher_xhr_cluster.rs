@@ -207,6 +207,7 @@ async fn a_session_dies_with_its_node() {
 async fn a_node_that_stops_asks_the_clients_of_others_to_move() {
     let mut cluster = Cluster::start(2);
     cluster.ready().await;
+    cluster.acquainted().await;
     let mut stopping = cluster.nodes.pop().expect("two nodes");
     let one = &cluster.nodes[0];
     let session = Xhr::new(&FIRST);

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use carillon_auth::{BadRequestSignature, verify_head};
 use carillon_model::{App, AppLimits, Apps, ChannelName, ErrorCode, Refusal};
 use carillon_tasks::clock;
+use carillon_telemetry::Refused;
 use http_body_util::Full;
 use hyper::{
     HeaderMap, Request, Response, StatusCode,
@@ -65,6 +66,7 @@ pub struct PusherRest {
     meters: DoorMeters,
     signed: Counter,
     forged: Counter,
+    refused: Refused,
 }
 
 /// An answer that is not a refusal: one JSON object.
@@ -95,6 +97,7 @@ impl PusherRest {
             meters: DoorMeters::pusher(),
             signed,
             forged,
+            refused: Refused::default(),
         }
     }
 
@@ -179,6 +182,10 @@ impl PusherRest {
 
     fn forged(&self, why: &BadRequestSignature) -> Refusal {
         self.forged.increment(1);
+        if self.refused.is_due(why.check(), clock::now()) {
+            let key = if let BadRequestSignature::KeyUnknown { key } = why { Some(key) } else { None };
+            tracing::info!(key, reason = why.check(), "a request of a backend was refused");
+        }
         Refusal::new(ErrorCode::Unauthorized, why.to_string())
     }
 

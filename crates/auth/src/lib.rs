@@ -17,7 +17,7 @@ pub use keys::{
 };
 pub use origin::{Allowed, BadOrigin, Origins};
 pub use signature::{
-    BadAuth, BadRequestSignature, SignedHead, channel_signature, channel_text, read_socket_id, sign,
-    socket_id, user_text, verify_auth, verify_head,
+    BadAuth, BadRequestSignature, SignedHead, channel_signature, channel_text, read_socket_id, shown_key,
+    sign, socket_id, user_text, verify_auth, verify_head,
 };
 pub use token::{BadToken, Claims, GRANTS_MAX, SECRET_MIN_BYTES, TOKEN_MAX_BYTES, TokenVerifier};

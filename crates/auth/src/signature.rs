@@ -5,7 +5,7 @@
 //! **Called by:** `node` and `dialect-pusher` for clients, `api` for backends, `backend` to sign webhooks.
 //! **Must not know:** what is done with it.
 
-use carillon_model::{App, BadText, ConnectionId};
+use carillon_model::{App, Apps, BadText, ConnectionId};
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
@@ -16,6 +16,9 @@ pub use request::{BadRequestSignature, SignedHead, verify_head};
 
 /// More characters of a text that was sent are not repeated to whoever sent it.
 const ECHO_MAX_CHARS: usize = 2000;
+
+/// As many characters as a key may have.
+const SHOWN_MAX_CHARS: usize = 64;
 
 /// Signs `text`: HMAC-SHA256 as 64 hexadecimal digits in lower case. Webhooks carry that of their body.
 #[must_use]
@@ -69,6 +72,18 @@ pub enum BadAuth {
     },
 }
 
+impl BadAuth {
+    /// Says which check failed, for the operator; nothing of what was sent is in it.
+    #[must_use]
+    pub const fn check(&self) -> &'static str {
+        match self {
+            Self::Format => "its `auth` is not `key:signature`",
+            Self::Key { .. } => "its app key is unknown, or another application's",
+            Self::Signature { .. } => "it is not signed with the key's secret, or for another connection",
+        }
+    }
+}
+
 /// Checks `auth`, which reads `key:signature`, against what it should have signed. Compares in a time that does not
 /// depend on where two signatures differ.
 ///
@@ -106,6 +121,17 @@ pub fn read_socket_id(text: &str) -> Result<Option<ConnectionId>, BadText> {
     // With zeros in front it is another text than the one that we gave, and than the one that was signed.
     let part = |part: &str| part.parse::<u32>().ok().filter(|_| part.len() == 1 || !part.starts_with('0'));
     Ok(part(high).zip(part(low)).map(|(high, low)| ConnectionId::from_halves(high, low)))
+}
+
+/// Returns what the log may have of a key that no application has: its beginning. Where a secret was put in the key's
+/// place, it says only that.
+#[must_use]
+pub fn shown_key(apps: &Apps, key: &str) -> String {
+    let mut known = apps.all().iter().flat_map(|app| &app.keys);
+    if known.any(|known| same(&known.secret, key.as_bytes())) {
+        return "(a secret, which is no key)".to_owned();
+    }
+    key.chars().take(SHOWN_MAX_CHARS).collect()
 }
 
 fn signer(secret: &str) -> Hmac<Sha256> {

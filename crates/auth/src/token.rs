@@ -27,6 +27,9 @@ const INFO_MAX_BYTES: usize = 1024;
 /// token has no leeway, since connections are closed at that very time.
 const LEEWAY: Duration = Duration::from_secs(30);
 
+/// A number of this size is no date in seconds that anybody means, and any date in milliseconds since 2001.
+const MILLISECONDS: u64 = 1_000_000_000_000;
+
 /// Checks tokens against one secret.
 pub struct TokenVerifier {
     key: DecodingKey,
@@ -106,6 +109,10 @@ impl TokenVerifier {
         let claims = jsonwebtoken::decode::<RawClaims>(token, &self.key, &self.validation)
             .map_err(|fault| undecoded(fault.kind()))?
             .claims;
+        if claims.exp >= MILLISECONDS {
+            let message = "the token's time (`exp`) is in seconds since 1970; this looks like milliseconds";
+            return Err(unauthorized("its time (`exp`) is in milliseconds, not in seconds", message));
+        }
         let expires = UnixMillis::from_seconds(claims.exp);
         if expires <= now {
             let message = "the token's time (`exp`) is over; get a new one";

@@ -4,7 +4,7 @@
 //! addresses are judged, not names, and the address that was judged is the one that is connected to.
 //!
 //! **Lives here:** the addresses of special purpose (IANA's registries, RFC 6890), the operator's exceptions.
-//! **Called by:** `dial`, for each address before it is connected to.
+//! **Called by:** `dial`, for each address before it is connected to; `config`, for those that a URL has.
 //! **Must not know:** names, sockets.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -86,7 +86,8 @@ impl Egress {
     }
 
     /// Says whether `address` may be called.
-    pub(crate) fn allows(&self, address: IpAddr) -> bool {
+    #[must_use]
+    pub fn allows(&self, address: IpAddr) -> bool {
         // ::ffff:10.0.0.1 is 10.0.0.1: the socket speaks IPv4.
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(address)) || is_public(address)

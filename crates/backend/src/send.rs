@@ -6,7 +6,7 @@
 
 use std::{
     fmt::Write as _,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -36,6 +36,8 @@ const OURS: Duration = LEASE.saturating_sub(KEEP);
 const PAUSE: Duration = Duration::from_secs(1);
 /// After so many failures in a row it is said that the queue cannot be reached.
 const FAILURES_TOLD: u32 = 10;
+/// An endpoint that works now and then is not told of more often.
+const TROUBLE_QUIET: Duration = Duration::from_mins(1);
 /// How often the queue is told that work is done. Then it is told again by whoever takes it next.
 const DONE_ATTEMPTS: usize = 10;
 
@@ -46,6 +48,17 @@ pub(crate) struct Signer {
     pub(crate) secret: String,
 }
 
+/// What the log knows of an endpoint; its lanes share it.
+#[derive(Debug, Default)]
+pub(crate) struct Trouble(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// It was told that the endpoint fails, and it has not worked since.
+    failing: bool,
+    told_at: Option<Instant>,
+}
+
 /// One lane's sender.
 pub(crate) struct Sender {
     pub(crate) lane: Lane,
@@ -53,6 +66,7 @@ pub(crate) struct Sender {
     pub(crate) signer: Signer,
     /// The application's host, for the log.
     pub(crate) host: String,
+    pub(crate) trouble: Arc<Trouble>,
     pub(crate) queue: Arc<dyn WorkQueue>,
     pub(crate) caller: Caller,
     pub(crate) meters: Arc<Meters>,
@@ -110,6 +124,7 @@ impl Sender {
             let Some(outcome) = kept.while_doing(self.caller.post(&letter)).await else { return };
             self.meters.called(&outcome, clock::now().duration_since(begun));
             if outcome == Outcome::Accepted {
+                self.trouble.ends();
                 self.meters.told.increment(count);
                 return self.done(work).await;
             }
@@ -119,7 +134,11 @@ impl Sender {
                 tracing::warn!(host = self.host, %outcome, events = count, "webhooks were given up");
                 return self.done(work).await;
             };
-            tracing::debug!(host = self.host, %outcome, ?pause, "a webhook failed");
+            if self.trouble.begins(clock::now()) {
+                tracing::warn!(host = self.host, %outcome, "webhooks fail; still trying");
+            } else {
+                tracing::debug!(host = self.host, %outcome, ?pause, "a webhook failed");
+            }
             if kept.while_doing(sleep(pause)).await.is_none() {
                 return;
             }
@@ -138,6 +157,25 @@ impl Sender {
             sleep(jittered(PAUSE)).await;
         }
         tracing::warn!(lane = %self.lane, "the queue was not told that webhooks were sent; they may be sent again");
+    }
+}
+
+impl Trouble {
+    /// Notes that the endpoint failed at `now`. Says whether that is to be told: once until it works, and once in
+    /// [`TROUBLE_QUIET`].
+    fn begins(&self, now: Instant) -> bool {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let quiet = known.told_at.is_some_and(|then| now.saturating_duration_since(then) < TROUBLE_QUIET);
+        let due = !known.failing && !quiet;
+        if due {
+            *known = Known { failing: true, told_at: Some(now) };
+        }
+        due
+    }
+
+    /// Notes that the endpoint works.
+    fn ends(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).failing = false;
     }
 }
 
@@ -202,6 +240,16 @@ pub(crate) fn jittered(average: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_endpoint_that_fails_is_told_of_once_until_it_works() {
+        let (trouble, now) = (Trouble::default(), clock::now());
+        assert!(trouble.begins(now));
+        assert!(!trouble.begins(now + TROUBLE_QUIET), "it was told");
+        trouble.ends();
+        assert!(!trouble.begins(now + TROUBLE_QUIET - Duration::from_millis(1)), "so soon");
+        assert!(trouble.begins(now + TROUBLE_QUIET));
+    }
 
     #[test]
     fn the_signature_is_that_of_the_protocol() {

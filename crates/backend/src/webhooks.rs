@@ -33,7 +33,7 @@ use crate::{
     meters::Meters,
     misses::Misses,
     schedule::TRIED_FOR,
-    send::{Sender, Signer, jittered},
+    send::{Sender, Signer, Trouble, jittered},
 };
 
 /// Events that may wait to be put into one lane; the newest is dropped.
@@ -167,6 +167,7 @@ impl Webhooks {
                 .ok_or_else(|| StartError::Url { app: app.id.clone(), url: hook.url.clone() })?;
             let endpoint = xxh3_64(format!("{}\n{}\n{}", app.id, hook.url, hook.batch).as_bytes());
             hooks.push(Hook { events: hook.events.clone(), endpoint });
+            let trouble = Arc::new(Trouble::default());
             for lane in Shard::all().map(|shard| Lane::new(endpoint, shard)) {
                 // Two webhooks may be one endpoint that wants more.
                 if self.lanes.contains_key(&lane) {
@@ -179,7 +180,9 @@ impl Webhooks {
                 let signer = Signer { key: key.key.clone(), secret: key.secret.clone() };
                 let (batch, host) = (hook.batch, place.host.clone());
                 let caller = Caller::new(place.clone(), Arc::clone(dialer));
-                senders.push((Sender { lane, batch, signer, host, queue, caller, meters }, putter, waiting));
+                let trouble = Arc::clone(&trouble);
+                let sender = Sender { lane, batch, signer, host, trouble, queue, caller, meters };
+                senders.push((sender, putter, waiting));
             }
         }
         self.apps.insert(app.space.as_str().to_owned(), hooks);

@@ -11,9 +11,9 @@ use carillon_auth::{KeyId, keys};
 
 use crate::say;
 
-/// Makes a key and prints it with the configuration that lets it in.
-pub(crate) fn new(id: &str) -> anyhow::Result<ExitCode> {
-    let key_id = KeyId::new("main", id).context("this cannot be a key's id")?;
+/// Makes a key of an application and prints it with the configuration that lets it in.
+pub(crate) fn new(app: &str, id: &str) -> anyhow::Result<ExitCode> {
+    let key_id = KeyId::new(app, id).context("this cannot be a key's id")?;
     let key = keys::generate(&key_id)?;
     say(&format!(
         "{}\n\nKeep the line above secret: it is shown only now. Add this to the configuration:\n\n\

@@ -84,6 +84,9 @@ enum KeyAction {
         /// What logs and the configuration call it: letters, digits and `-`.
         #[arg(long, default_value = "backend")]
         id: String,
+        /// The application that it publishes for: an id of `[[apps]]`; `main` where there are none.
+        #[arg(long, value_name = "ID", default_value = "main")]
+        app: String,
     },
 }
 
@@ -94,7 +97,7 @@ fn main() -> ExitCode {
         Command::Check { config } => serve::check(config.as_deref()),
         Command::Publish(publish) => ask::block_on(publish.run()),
         Command::Tail(tail) => ask::block_on(tail.run()),
-        Command::Key { action: KeyAction::New { id } } => key::new(&id),
+        Command::Key { action: KeyAction::New { id, app } } => key::new(&app, &id),
         Command::Healthcheck(healthcheck) => ask::block_on(healthcheck.run()),
     };
     match outcome {

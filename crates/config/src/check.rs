@@ -9,6 +9,7 @@ mod broker;
 mod channels;
 mod credentials;
 mod doors;
+mod warnings;
 
 use carillon_telemetry::LogFormat;
 

@@ -311,19 +311,6 @@ impl Config {
         Ok(Self { dev: true, apps: Apps::new(vec![app]), ..config })
     }
 
-    /// Returns what may run and was hardly meant, a sentence each.
-    #[must_use]
-    pub fn warnings(&self) -> Vec<String> {
-        let examples = self.keys.iter().filter(|key| key.secret.is_example());
-        let warning = |key: &KeyRecord| {
-            format!(
-                "the secret_sha256 of the key `{}` is an example: no API key fits it; `carillon key new` makes one",
-                key.id
-            )
-        };
-        examples.map(warning).collect()
-    }
-
     /// Returns the classes that a channel may be kept in, by name: those that the broker must keep.
     #[must_use]
     pub fn classes_in_use(&self) -> Vec<RetentionClass> {

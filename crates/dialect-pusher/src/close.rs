@@ -71,6 +71,8 @@ pub const fn close(reason: CloseReason) -> (u16, &'static str) {
         CloseReason::ProtocolError => (4009, "Too many messages that cannot be read"),
         CloseReason::OverCapacity => (4100, "Over capacity"),
         CloseReason::SlowConsumer => (4100, "Messages are read more slowly than they are published"),
+        // Nobody listens for a moment. Refused once, pusher-js waits for 15 s.
+        CloseReason::Restarting => (4100, "Server is restarting; connect again in a second"),
         CloseReason::GoingAway | CloseReason::Draining => (4200, "Server is restarting; connect again"),
         CloseReason::MaxAge => (4200, "Connection is old; connect again"),
         CloseReason::IdleTimeout => (4201, "Pong reply not received in time"),

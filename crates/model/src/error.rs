@@ -189,6 +189,8 @@ pub enum CloseReason {
     GoingAway,
     /// The node is stopping politely.
     Draining,
+    /// The node is stopping politely, and there is no other.
+    Restarting,
     /// The peer did not answer a ping.
     IdleTimeout,
     /// The connection is as old as one may be; the next one may be on another node.
@@ -210,6 +212,7 @@ impl CloseReason {
             Self::TokenExpired => (4102, "token_expired"),
             Self::GoingAway => (4200, "going_away"),
             Self::Draining => (4201, "draining"),
+            Self::Restarting => (4103, "restarting"),
             Self::IdleTimeout => (4202, "idle_timeout"),
             Self::MaxAge => (4203, "max_age"),
             Self::Terminated => (4004, "terminated"),

@@ -16,7 +16,6 @@ mod node;
 mod publish;
 mod reader;
 mod recent;
-mod refused;
 mod relay;
 mod router;
 mod shown;

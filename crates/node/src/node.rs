@@ -17,20 +17,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use carillon_auth::{BadToken, TokenVerifier};
+use carillon_auth::{BadAuth, BadToken, TokenVerifier, shown_key, verify_auth};
 use carillon_broker::{Broker, Health};
 use carillon_hub::Render;
 use carillon_model::{App, Apps, ChannelName, ConnectionId, ErrorCode, Member, Refusal, UnixMillis};
 use carillon_session::{Expiry, Identity, Limits};
 use carillon_tasks::clock;
-use carillon_telemetry::metric;
+use carillon_telemetry::{Refused, metric};
 use tokio::{sync::watch, time::timeout_at};
 
 use crate::{
     Findings, Neighbours, Question, Router, Whose, Worker,
     mailbox::Mail,
     recent::RecentKeys,
-    refused::Refused,
+    shown,
     worker::{self, Seed},
 };
 
@@ -228,7 +228,9 @@ impl Node {
             // Nobody did anything wrong, and the client was told what to do.
             Err(bad) if bad.refusal.code == ErrorCode::TokenExpired => "expired",
             Err(bad) => {
-                self.refused.tell(bad.check, now);
+                if self.refused.is_due(bad.check, now) {
+                    tracing::info!(reason = bad.check, "a token was refused");
+                }
                 "invalid"
             }
         };
@@ -253,6 +255,39 @@ impl Node {
         let left = claims.expires.since(unix);
         let expiry = Expiry { time: claims.expires, at: now.checked_add(left).unwrap_or(now) };
         Ok(Identity { user: claims.user, info: claims.info, grants: claims.grants, expiry: Some(expiry) })
+    }
+
+    /// Checks what an application has signed for a client.
+    ///
+    /// # Errors
+    /// The refusal for the client.
+    pub(crate) fn check_signature(&self, app: &App, auth: &str, signed: &str) -> Result<(), Refusal> {
+        let checked = verify_auth(app, auth, signed);
+        shown::signature(checked.is_ok());
+        checked.map_err(|bad| {
+            if self.refused.is_due(bad.check(), clock::now()) {
+                let key =
+                    if let BadAuth::Key { key } = &bad { Some(shown_key(self.apps(), key)) } else { None };
+                tracing::info!(
+                    app = app.id,
+                    key,
+                    reason = bad.check(),
+                    "what a Pusher client showed was refused"
+                );
+            }
+            Refusal::new(ErrorCode::Unauthorized, bad.to_string())
+        })
+    }
+
+    /// Finds the application whose key a client of the Pusher protocol shows.
+    #[must_use]
+    pub fn app_by_key(&self, key: &str) -> Option<&Arc<App>> {
+        let app = self.apps().by_key(key);
+        let reason = "unknown app key";
+        if app.is_none() && self.refused.is_due(reason, clock::now()) {
+            tracing::info!(key = shown_key(self.apps(), key), reason, "a Pusher client was refused");
+        }
+        app
     }
 
     /// Returns the applications.

@@ -142,6 +142,12 @@ pub(crate) fn anonymous() {
     metric::AUTH.counter(&[("method", "anonymous"), ("result", "ok")]).increment(1);
 }
 
+/// Counts what an application has signed for a client, or has not.
+pub(crate) fn signature(good: bool) {
+    let result = if good { "ok" } else { "invalid" };
+    metric::AUTH.counter(&[("method", "signature"), ("result", result)]).increment(1);
+}
+
 /// What ended a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {

@@ -24,7 +24,9 @@ use std::{
 };
 
 use carillon_hub::{Channels, Offered, Origin, Outbox, SessionKey};
-use carillon_model::{App, ChannelName, CloseReason, ConnectionId, ErrorCode, Position, Refusal};
+use carillon_model::{
+    App, ChannelName, CloseReason, ConnectionId, ErrorCode, Form, NodeId, Position, Refusal,
+};
 use carillon_session::{Answer, Effect, Heartbeat, Manners, Push, Session, Wanted};
 use carillon_tasks::clock;
 use slab::Slab;
@@ -234,7 +236,8 @@ impl Worker {
             session.handle_close(CloseReason::OverCapacity, Some(self.come_back()));
         }
         if self.draining.get().is_some() {
-            session.handle_leave(CloseReason::Draining, now, self.come_back());
+            let reason = reason_to_move(link.form(), &self.node.neighbours().others());
+            session.handle_leave(reason, now, self.come_back());
         }
         if let Some(at) = self.age_ends(opening.heartbeat, now) {
             // Ages end at times of their own: no jitter is needed to come back.
@@ -540,6 +543,12 @@ impl Worker {
     fn come_back(&self) -> Duration {
         self.dice.part_of(COME_BACK_WITHIN)
     }
+}
+
+/// Returns why a node that stops sends a client away. Those of the Pusher protocol come back at once, which only other
+/// nodes can serve.
+fn reason_to_move(form: Form, others: &[NodeId]) -> CloseReason {
+    if form.is_pusher() && others.is_empty() { CloseReason::Restarting } else { CloseReason::Draining }
 }
 
 /// Returns what an application lets a client say.

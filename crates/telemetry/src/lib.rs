@@ -11,6 +11,7 @@ pub mod logs;
 pub mod metric;
 mod redact;
 mod reference;
+mod refused;
 
 pub use entry::{CounterMetric, Entry, GaugeMetric, HistogramMetric, Kind, LabelSet, Start};
 pub use install::{InstallError, Metrics, install};
@@ -18,3 +19,4 @@ pub use label::Label;
 pub use logs::{BadDirectives, LogFormat, Logs, LogsError, logs};
 pub use redact::redact_query;
 pub use reference::reference;
+pub use refused::Refused;

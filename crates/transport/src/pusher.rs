@@ -53,7 +53,7 @@ impl Caller {
         if key.is_empty() {
             return refuse(refused(4005, "Path not found: connect to /app/ and the application's key"));
         }
-        let Some(app) = node.apps().by_key(key) else { return refuse(unknown_app(key)) };
+        let Some(app) = node.app_by_key(key) else { return refuse(unknown_app(key)) };
         if !app.enabled {
             return refuse(refused(4003, "Application disabled"));
         }

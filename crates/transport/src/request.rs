@@ -27,6 +27,9 @@ const BEARER: &str = "bearer.";
 /// Where a browser's EventSource goes on (HTML standard, §9.2.4).
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
+/// What others call a list of channels in a URL.
+const NO_CHANNELS: [&str; 2] = ["channels", "channel[]"];
+
 /// Longest time that a poll may wait.
 pub(crate) const POLL_MAX: Duration = Duration::from_secs(55);
 
@@ -137,6 +140,7 @@ fn header_place(headers: &HeaderMap) -> Option<Place> {
     (!value.is_empty()).then_some(place)
 }
 
+/// Reads the channels of a URL. Under other names they are refused as channels are: who listens to none knows why.
 fn wanted(query: &Query<'_>, place: Option<&Place>) -> Vec<Result<Wanted, (String, Refusal)>> {
     let common = query.first("since").map(Place::read).transpose();
     let read = |name: &str| {
@@ -146,7 +150,15 @@ fn wanted(query: &Query<'_>, place: Option<&Place>) -> Vec<Result<Wanted, (Strin
         let since = [place, common].into_iter().flatten().find_map(|place| place.of(&channel));
         Ok(Wanted::new(channel, since.unwrap_or(Since::Now)))
     };
-    query.all("channel").map(read).collect()
+    let misnamed = NO_CHANNELS.iter().flat_map(|name| {
+        let refuse = move |value: &str| {
+            let message =
+                format!("`{name}=` names no channels in a URL; write `channel=` once for each of them");
+            Err((value.chars().take(64).collect(), bad(message)))
+        };
+        query.all(name).map(refuse)
+    });
+    query.all("channel").map(read).chain(misnamed).collect()
 }
 
 pub(crate) fn bad(message: String) -> Refusal {

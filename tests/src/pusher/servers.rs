@@ -149,6 +149,15 @@ impl Cluster {
         }
     }
 
+    /// Waits until each has heard all others.
+    pub async fn acquainted(&self) {
+        let all = self.nodes.len() as f64;
+        for node in &self.nodes {
+            let hears = async || (node.metric("carillon_nodes").await >= all).then_some(());
+            eventually("the nodes hear each other", hears).await;
+        }
+    }
+
     /// Returns a backend of an application at one of the gateways.
     #[must_use]
     pub fn rest(&self, node: usize, app: &App) -> Rest {
@@ -161,10 +170,7 @@ pub async fn cluster() -> Arc<Cluster> {
     static CLUSTER: Shared<Cluster> = Shared::new();
     let cluster = CLUSTER.get(|| Cluster::start(2));
     cluster.ready().await;
-    for node in &cluster.nodes {
-        let hears = async || (node.metric("carillon_nodes").await >= 2.0).then_some(());
-        eventually("the nodes hear each other", hears).await;
-    }
+    cluster.acquainted().await;
     cluster
 }
 

@@ -16,7 +16,7 @@ use hmac::Mac as _;
 use md5::{Digest as _, Md5};
 use percent_encoding::percent_decode;
 
-use super::{hex, same, signer};
+use super::{hex, same, shown_key, signer};
 
 /// The last second that a date is written of, that of the year 9999.
 const LAST_SECOND: u64 = 253_402_300_799;
@@ -35,7 +35,10 @@ pub enum BadRequestSignature {
     KeyMissing,
     /// The key is nobody's, or another application's than the one in the path.
     #[error("Unknown auth_key")]
-    KeyUnknown,
+    KeyUnknown {
+        /// The key that was sent, as [`shown_key`] shows it.
+        key: String,
+    },
     /// No version is named.
     #[error("Version required")]
     VersionMissing,
@@ -79,6 +82,22 @@ pub enum BadRequestSignature {
     DigestWrong,
 }
 
+impl BadRequestSignature {
+    /// Says which check failed, for the operator; nothing of what was sent is in it.
+    #[must_use]
+    pub const fn check(&self) -> &'static str {
+        match self {
+            Self::KeyMissing => "it has no `auth_key`",
+            Self::KeyUnknown { .. } => "unknown app key, or another application's than the path's",
+            Self::VersionMissing | Self::VersionUnknown => "its `auth_version` is not 1.0",
+            Self::TimeMissing | Self::TimeUnreadable => "its `auth_timestamp` is no number of seconds",
+            Self::TimeExpired { .. } => "its `auth_timestamp` is too far from our time; do the clocks agree?",
+            Self::Signature { .. } => "it is not signed with the key's secret",
+            Self::DigestMissing | Self::DigestWrong => "its `body_md5` is not that of its body",
+        }
+    }
+}
+
 /// A request whose head an application has signed. What it says of the body is not checked yet.
 #[derive(Debug)]
 pub struct SignedHead<'a, 'q> {
@@ -107,10 +126,11 @@ pub fn verify_head<'a, 'q>(
 ) -> Result<SignedHead<'a, 'q>, BadRequestSignature> {
     let mut parameters = Parameters::read(query);
     let key = parameters.get(b"auth_key").ok_or(BadRequestSignature::KeyMissing)?;
-    let key = str::from_utf8(key).map_err(|_not_ours| BadRequestSignature::KeyUnknown)?;
-    let app = app_id.map_or_else(|| apps.by_key(key), |id| apps.by_id(id));
-    let (app, secret) =
-        app.and_then(|app| Some((app, app.secret_of(key)?))).ok_or(BadRequestSignature::KeyUnknown)?;
+    let key = String::from_utf8_lossy(key);
+    let app = app_id.map_or_else(|| apps.by_key(&key), |id| apps.by_id(id));
+    let (app, secret) = app
+        .and_then(|app| Some((app, app.secret_of(&key)?)))
+        .ok_or_else(|| BadRequestSignature::KeyUnknown { key: shown_key(apps, &key) })?;
     match parameters.get(b"auth_version") {
         None => return Err(BadRequestSignature::VersionMissing),
         Some(b"1.0") => {}

@@ -54,6 +54,16 @@ fn every_key_of_the_application_signs_and_no_other() {
 }
 
 #[test]
+fn a_secret_in_the_place_of_a_key_is_not_shown() {
+    let apps = Apps::new(vec![app()]);
+    assert_eq!(shown_key(&apps, &"k".repeat(65)), "k".repeat(64));
+    assert_eq!(shown_key(&apps, KEY), KEY);
+    for secret in [SECRET, "another secret"] {
+        assert_eq!(shown_key(&apps, secret), "(a secret, which is no key)");
+    }
+}
+
+#[test]
 fn a_bad_auth_is_refused_with_the_protocols_words() {
     let text = channel_text("1.2", "private-a", Some("{}"));
     let refused = |auth: &str| verify_auth(&app(), auth, &text).unwrap_err().to_string();

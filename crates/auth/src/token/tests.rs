@@ -41,6 +41,19 @@ fn time_is_the_callers_and_a_clock_may_be_ahead_a_little() {
 }
 
 #[test]
+fn a_time_in_milliseconds_is_refused_with_the_reason() {
+    let until = |exp: u64| verifier().verify(&signed(&json!({"sub": "ana", "exp": exp})), NOW);
+    for exp in [1_000_000_060_000, 1_795_205_265_123, u64::MAX] {
+        let bad = until(exp).expect_err("refused");
+        assert_eq!(bad.check, "its time (`exp`) is in milliseconds, not in seconds");
+        assert_eq!(bad.refusal.code, ErrorCode::Unauthorized);
+        assert!(bad.refusal.message.contains("in seconds since 1970"), "{}", bad.refusal.message);
+    }
+    // The last second of the year 9999, which means never.
+    assert!(until(253_402_300_799).is_ok());
+}
+
+#[test]
 fn forged_and_malformed_tokens_are_refused_alike() {
     let good = json!({"sub": "ana", "exp": 1_000_060});
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());

@@ -184,7 +184,8 @@ pub(crate) static SECTIONS: &[Section] = &[
                 "drain",
                 time(Duration::ZERO, secs(600)),
                 Is("30s"),
-                "Time over which clients are asked to move when the process stops.",
+                "Time over which clients are asked to move when the process stops. Where there is no other node, they are \
+                 back soonest with `0s`.",
             ),
             key(
                 "grace",
@@ -226,7 +227,7 @@ pub(crate) static SECTIONS: &[Section] = &[
     Section {
         path: "keys",
         shape: Shape::List,
-        doc: "API keys of publishers. `carillon key new` makes one.",
+        doc: "API keys of publishers. `carillon key new` makes one, with `--app` one of an application.",
         keys: &[
             key(
                 "id",

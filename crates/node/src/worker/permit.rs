@@ -4,7 +4,7 @@
 //! **Called by:** the worker, for a session's wish to join and before a stream begins.
 //! **Must not know:** seats, positions.
 
-use carillon_auth::{BadAuth, channel_text, socket_id, verify_auth};
+use carillon_auth::{channel_text, socket_id};
 use carillon_model::{
     Access, ChannelKind, ChannelName, ChannelRule, ErrorCode, Form, IdKind, Keeping, Member, Overflow,
     Refusal,
@@ -12,7 +12,7 @@ use carillon_model::{
 use carillon_session::{Identity, Wanted, may_subscribe};
 use carillon_tasks::clock;
 
-use crate::{Opening, Place, connection::Connection, worker::Worker};
+use crate::{Node, Opening, Place, connection::Connection, worker::Worker};
 
 /// What a client may have of a channel.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl Worker {
         let rules = self.node.router().rules();
         let rule = rules.find(channel);
         let (rule, member) = match connection.link.form() {
-            Form::PusherWebSocket | Form::PusherLine => by_signature(connection, wanted, rule)?,
+            Form::PusherWebSocket | Form::PusherLine => by_signature(&self.node, connection, wanted, rule)?,
             Form::NativeWebSocket
             | Form::NativeSse
             | Form::NativeSseBare
@@ -108,6 +108,7 @@ fn by_token(channel: &ChannelName, identity: Option<&Identity>) -> Result<Member
 
 /// Decides by what the application has signed. The texts are those that Pusher's clients show.
 fn by_signature<'a>(
+    node: &Node,
     connection: &Connection,
     wanted: &Wanted,
     rule: Option<&'a ChannelRule>,
@@ -134,7 +135,7 @@ fn by_signature<'a>(
     }
     let proof = wanted.proof.as_deref().cloned().unwrap_or_default();
     let signed = channel_text(&socket_id(connection.session.id()), channel.as_str(), proof.data.as_deref());
-    verify_auth(app, &proof.auth, &signed).map_err(unsigned)?;
+    node.check_signature(app, &proof.auth, &signed)?;
     if !kind.presence {
         return Ok((rule, None));
     }
@@ -154,9 +155,4 @@ fn by_signature<'a>(
             refuse(ErrorCode::BadRequest, message.to_owned())
         }
     }
-}
-
-/// Says what is wrong with a signature.
-pub(super) fn unsigned(bad: BadAuth) -> Refusal {
-    Refusal::new(ErrorCode::Unauthorized, bad.to_string())
 }

@@ -6,7 +6,7 @@
 
 use std::{rc::Rc, time::Duration};
 
-use carillon_auth::{socket_id, user_text, verify_auth};
+use carillon_auth::{socket_id, user_text};
 use carillon_hub::{SessionKey, Stand};
 use carillon_model::{
     ChannelKind, ChannelName, ConnectionId, DataKind, ErrorCode, IdKind, Member, NewMessage, Overflow,
@@ -16,7 +16,6 @@ use carillon_session::{Answer, Identity, Outgoing, Push, SignIn};
 use carillon_tasks::clock;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 
-use super::permit::unsigned;
 use crate::{connection::Connection, tell::Told, worker::Worker};
 
 /// In which time an event of a client's is with the broker, or is refused.
@@ -30,8 +29,8 @@ impl Worker {
     pub(super) fn sign_in(&self, key: SessionKey, connection: &mut Connection, sign_in: SignIn) {
         let id = connection.session.id();
         let signed = user_text(&socket_id(id), &sign_in.user_data);
-        if let Err(bad) = verify_auth(&connection.app, &sign_in.auth, &signed) {
-            let answer = Answer::Rejected { refusal: unsigned(bad), reference: None };
+        if let Err(refusal) = self.node.check_signature(&connection.app, &sign_in.auth, &signed) {
+            let answer = Answer::Rejected { refusal, reference: None };
             return connection.session.handle_answer(answer);
         }
         let SignIn { user, info, user_data, watchlist, .. } = sign_in;

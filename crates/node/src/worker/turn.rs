@@ -7,7 +7,7 @@
 
 use super::{
     Arc, CUT_PATIENCE, ChannelName, CloseReason, ConnectionId, Duration, Offered, Position, Push, Rc,
-    SessionKey, Worker, clock, yield_now,
+    SessionKey, Worker, clock, reason_to_move, yield_now,
 };
 
 use burst::{Burst, Bursts};
@@ -274,10 +274,12 @@ impl Worker {
         self.draining.set(Some(now));
         let keys: Vec<_> = self.connections.borrow().iter().map(|(key, _)| key).collect();
         self.shown.drained.increment(keys.len() as u64);
+        let others = self.node.neighbours().others();
         for key in keys.into_iter().filter_map(SessionKey::new) {
             let at = now.checked_add(self.dice.part_of(window)).unwrap_or(now);
             if let Some(connection) = self.connections.borrow_mut().get_mut(key.get()) {
-                connection.session.handle_leave(CloseReason::Draining, at, self.come_back());
+                let reason = reason_to_move(connection.link.form(), &others);
+                connection.session.handle_leave(reason, at, self.come_back());
                 self.arm(key, connection);
             }
         }

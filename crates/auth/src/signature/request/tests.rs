@@ -102,8 +102,9 @@ fn another_applications_key_is_unknown_here_and_known_without_a_path() {
     };
     assert_eq!(by(None), Ok("other".to_owned()));
     assert_eq!(by(Some("other")), Ok("other".to_owned()));
-    assert_eq!(by(Some("3")), Err(BadRequestSignature::KeyUnknown));
-    assert_eq!(by(Some("4")), Err(BadRequestSignature::KeyUnknown));
+    let unknown = || Err(BadRequestSignature::KeyUnknown { key: "other-key".to_owned() });
+    assert_eq!(by(Some("3")), unknown());
+    assert_eq!(by(Some("4")), unknown());
 }
 
 #[test]

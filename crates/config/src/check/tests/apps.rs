@@ -236,6 +236,36 @@ fn networks_are_read() {
 }
 
 #[test]
+fn a_webhook_that_is_never_sent_is_warned_of() {
+    let warnings = |url: &str, egress: &str| {
+        let networks = format!("[webhooks]\negress = [{egress}]\n");
+        let networks = if egress.is_empty() { "" } else { &networks };
+        good(&format!("{}{networks}", app("shop", &format!("webhooks = [{url:?}]")))).warnings()
+    };
+    for (url, host, network) in [
+        ("http://127.0.0.1:8080/a?b", "127.0.0.1", "127.0.0.1/32"),
+        ("https://10.1.2.3", "10.1.2.3", "10.1.2.3/32"),
+        ("http://[fd00::1]:81/?b=c", "fd00::1", "fd00::1/128"),
+        ("http://[::ffff:10.0.0.1]/", "::ffff:10.0.0.1", "10.0.0.1/32"),
+        ("http://LocalHost:3000/hook", "LocalHost", "127.0.0.1/32"),
+        ("http://169.254.169.254?a", "169.254.169.254", "169.254.169.254/32"),
+    ] {
+        let told = format!(
+            "a webhook of the application `shop` leads to `{host}`, which is not in the Internet, and is never \
+             sent; to allow it, add \"{network}\" to `egress` under [webhooks]"
+        );
+        assert_eq!(warnings(url, ""), [told.as_str()]);
+        assert_eq!(warnings(url, "\"192.168.0.0/16\""), [told]);
+        assert_eq!(warnings(url, &format!("{network:?}")), [""; 0]);
+    }
+    // What a name leads to is known when it is called.
+    for url in ["https://shop.example/hook", "http://backend:8080/", "https://1.1.1.1/"] {
+        assert_eq!(warnings(url, ""), [""; 0]);
+    }
+    assert_eq!(warnings("http://localhost/", "\"::1/128\""), [""; 0], "one of its addresses is enough");
+}
+
+#[test]
 fn cache_channels_are_kept_where_somebody_can_join_them() {
     let cached = |text: &str| {
         let config = good(text);

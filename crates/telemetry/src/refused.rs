@@ -1,8 +1,8 @@
-//! Tokens that were refused, for the operator.
+//! Credentials that were refused, for the operator.
 //!
 //! **Lives here:** how often the log says so: a client that tries again and again does not fill it.
-//! **Called by:** `node`.
-//! **Must not know:** tokens.
+//! **Called by:** `node` for clients, `api` for backends.
+//! **Must not know:** credentials.
 
 use std::{
     collections::BTreeMap,
@@ -15,17 +15,11 @@ const QUIET: Duration = Duration::from_secs(1);
 
 /// When each reason was told last. Reasons are few: they are constants of the program.
 #[derive(Debug, Default)]
-pub(crate) struct Refused(Mutex<BTreeMap<&'static str, Instant>>);
+pub struct Refused(Mutex<BTreeMap<&'static str, Instant>>);
 
 impl Refused {
-    /// Writes a line to the log, at most one a second for each reason.
-    pub(crate) fn tell(&self, reason: &'static str, now: Instant) {
-        if self.is_due(reason, now) {
-            tracing::info!(reason, "a token was refused");
-        }
-    }
-
-    fn is_due(&self, reason: &'static str, now: Instant) -> bool {
+    /// Says whether the log is to have a line at `now`: at most one a second for each reason.
+    pub fn is_due(&self, reason: &'static str, now: Instant) -> bool {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let due = told.get(reason).is_none_or(|then| now.saturating_duration_since(*then) >= QUIET);
         if due {
