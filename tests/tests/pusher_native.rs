@@ -57,6 +57,54 @@ async fn native_data_reaches_pusher_clients_as_text() {
     }
 }
 
+/// Messages that reach a worker together are written together, those of the last channel at once: each client has each
+/// channel's in their order, all of them and once.
+#[tokio::test]
+async fn batches_to_two_channels_reach_clients_of_both_dialects_in_order() {
+    const CHANNELS: [&str; 2] = ["batch-one", "batch-two"];
+    const EACH: usize = 250;
+    let gateway = dev().await;
+    let (mut natives, mut pushers) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        natives.push(Client::subscribed(&gateway.ws(""), &CHANNELS).await);
+        let mut pusher = Socket::open(gateway.public, &DEV).await;
+        for channel in CHANNELS {
+            pusher.subscribe(channel).await;
+        }
+        pushers.push(pusher);
+    }
+    let messages: Vec<_> = (0..EACH)
+        .flat_map(|n| CHANNELS.map(|channel| json!({"channel": channel, "event": "tick", "data": n})))
+        .collect();
+    for batch in messages.chunks(100) {
+        let headers = [("Authorization", "Bearer dev"), ("Content-Type", "application/json")];
+        let answer =
+            carillon_tests::http::post(gateway.api, "/v1/batch", &headers, json!(batch).to_string()).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    let expected =
+        CHANNELS.map(|channel| (0..EACH).map(|n| format!("{channel} tick {n}")).collect::<Vec<_>>());
+    for native in &mut natives {
+        let mut came: [Vec<String>; 2] = Default::default();
+        for _ in 0..2 * EACH {
+            let message = native.message().await;
+            let channel = message["channel"].as_str().unwrap_or_default();
+            came[usize::from(channel == CHANNELS[1])].push(format!("{channel} tick {}", message["data"]));
+        }
+        assert_eq!(came, expected);
+    }
+    for pusher in &mut pushers {
+        let mut came: [Vec<String>; 2] = Default::default();
+        for _ in 0..2 * EACH {
+            let next = pusher.next().await;
+            let channel = next.channel.unwrap_or_default();
+            let text = format!("{channel} {} {}", next.event, next.data.unwrap_or_default());
+            came[usize::from(channel == CHANNELS[1])].push(text);
+        }
+        assert_eq!(came, expected);
+    }
+}
+
 /// A text that is JSON is shown as that, any other as a text.
 #[tokio::test]
 async fn pusher_data_reaches_native_clients_as_json_where_it_is_json() {

@@ -233,6 +233,10 @@ impl Outbox {
 
     /// Forgets the first `written` bytes: the socket has them.
     pub fn advance(&mut self, mut written: usize) {
+        if written == self.bytes {
+            self.drop_all();
+            return;
+        }
         self.bytes = self.bytes.saturating_sub(written);
         while let Some(first) = self.frames.front_mut() {
             if written < first.frame.len() {
@@ -247,9 +251,16 @@ impl Outbox {
             self.torn = false;
             self.frames.pop_front();
         }
+    }
+
+    /// Empties the queue.
+    fn drop_all(&mut self) {
         if self.frames.capacity() > KEPT_CAPACITY {
             self.frames = VecDeque::new();
+        } else {
+            self.frames.clear();
         }
+        (self.bytes, self.droppable, self.torn) = (0, 0, false);
     }
 
     /// Drops every frame that was not begun and returns how many: the session ends, and its goodbye is next.

@@ -450,7 +450,7 @@ impl Worker {
 
     fn flush_one(&self, connection: &mut Connection) {
         let sent = connection.flush();
-        self.shown.of(connection.link.form()).sent_bytes.increment(sent as u64);
+        self.shown.of(connection.form).sent_bytes.increment(sent as u64);
         self.show_queue(connection);
     }
 

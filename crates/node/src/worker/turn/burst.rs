@@ -1,17 +1,17 @@
 //! What was published to one channel within one turn.
 //!
 //! **Lives here:** gathering deliveries by channel, and one buffer for all frames of a burst: a subscriber then costs
-//! one reference and one plain write, however many messages there are.
+//! one plain write, however many messages there are.
 //! **Called by:** the turn.
 //! **Must not know:** flushing, metrics.
 
-use std::{cell::OnceCell, sync::Arc};
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use carillon_hub::{Delivery, Line, Offered, Origin, Render, Subscriber};
-use carillon_model::{ChannelName, Form, Overflow};
+use carillon_model::{ChannelName, Form, Frames, Overflow};
 
-use crate::connection::Connection;
+use crate::connection::{Connection, origin};
 
 /// Deliveries of one channel, in their order; never empty.
 #[derive(Debug)]
@@ -19,7 +19,16 @@ pub(super) struct Burst {
     pub(super) deliveries: Vec<Arc<Delivery>>,
     /// Somebody must not receive one of them.
     excludes: bool,
-    merged: OnceCell<(Form, Bytes)>,
+    merged: Frames,
+}
+
+/// When what a burst offers leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leaves {
+    /// At once: the turn has no other burst behind it.
+    AtOnce,
+    /// With what later bursts of the turn offer to the same client.
+    Together,
 }
 
 /// The bursts of a turn, each channel's in the order in which it came first.
@@ -42,7 +51,7 @@ impl Bursts {
                 burst.excludes |= excludes;
             }
             None => {
-                let merged = OnceCell::new();
+                let merged = Frames::default();
                 self.bursts.push(Burst { deliveries: vec![delivery], excludes, merged });
             }
         }
@@ -72,32 +81,38 @@ impl Burst {
     }
 
     /// Offers what the subscriber wants of the burst, and returns how many messages it took; `None` when its
-    /// outbox is full.
+    /// outbox is full. What leaves at once may be written already.
     pub(super) fn offer(
         &self,
         subscriber: &Subscriber,
         line: Line,
         connection: &mut Connection,
+        leaves: Leaves,
         render: &dyn Render,
         limit_bytes: usize,
     ) -> Option<usize> {
-        let together = self.deliveries.len() > 1
+        let origin = match self.deliveries.as_slice() {
+            [only] => Some(origin(subscriber.overflow, line, only.publication())),
+            // The other rules drop one message and keep the next.
+            _ => (subscriber.overflow == Overflow::Close).then_some(Origin::Kept),
+        };
+        if let Some(origin) = origin
             && !self.excludes
             && !subscriber.form.is_led()
-            && subscriber.overflow == Overflow::Close
-            && self.deliveries.iter().all(|delivery| subscriber.wants(delivery.publication()));
-        if together {
-            let frame = self.merged(subscriber.form, render);
-            return match connection.offer(frame, Origin::Kept, limit_bytes) {
-                Offered::Queued => Some(self.deliveries.len()),
-                Offered::Full => None,
+            && self.deliveries.iter().all(|delivery| subscriber.wants(delivery.publication()))
+        {
+            let frame = self.merged.get_or_make(subscriber.form, || self.merge(subscriber.form, render));
+            let offered = match leaves {
+                Leaves::AtOnce => connection.pass(frame, origin, limit_bytes),
+                Leaves::Together => connection.offer(frame.clone(), origin, limit_bytes),
             };
+            return (offered == Offered::Queued).then_some(self.deliveries.len());
         }
         let mut taken = 0;
         for delivery in &self.deliveries {
             let publication = delivery.publication();
             if !subscriber.wants(publication)
-                || publication.message.exclude.contains(&connection.session.id())
+                || self.excludes && publication.message.exclude.contains(&connection.session.id())
             {
                 continue;
             }
@@ -112,12 +127,10 @@ impl Burst {
         Some(taken)
     }
 
-    fn merged(&self, form: Form, render: &dyn Render) -> Bytes {
-        let (made_for, merged) = self.merged.get_or_init(|| (form, self.merge(form, render)));
-        if *made_for == form { merged.clone() } else { self.merge(form, render) }
-    }
-
     fn merge(&self, form: Form, render: &dyn Render) -> Bytes {
+        if let [only] = self.deliveries.as_slice() {
+            return only.frame(form, render).clone();
+        }
         let frames = || self.deliveries.iter().map(|delivery| delivery.frame(form, render));
         let mut merged = BytesMut::with_capacity(frames().map(Bytes::len).sum());
         frames().for_each(|frame| merged.extend_from_slice(frame));
