@@ -27,7 +27,7 @@ mod request;
 mod route;
 mod serve;
 
-pub use channels::{Cached, Channels, Findings, Question};
+pub use channels::{Cached, Channels};
 pub use config::Config;
 pub use publisher::{Publisher, Receipt};
 pub use pusher::PusherRest;

@@ -7,7 +7,7 @@
 use std::time::Instant;
 
 use carillon_auth::{Key, Scope};
-use carillon_model::{ChannelName, Member, Refusal};
+use carillon_model::{ChannelName, Findings, Member, Question, Refusal};
 use carillon_tasks::clock;
 use hyper::{
     header::{self, HeaderValue},
@@ -18,7 +18,6 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::{
-    channels::{Findings, Question},
     form,
     intake::{Intake, forbidden},
     request::{bad, channel_name},

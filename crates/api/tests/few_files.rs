@@ -2,9 +2,9 @@
 
 use std::{process::Command, sync::Arc, time::Duration};
 
-use carillon_api::{Cached, Channels, Config, Findings, Parts, Publisher, Question, Receipt};
+use carillon_api::{Cached, Channels, Config, Parts, Publisher, Receipt};
 use carillon_auth::KeyRing;
-use carillon_model::{Apps, ChannelName, Member, NewMessage, Refusal};
+use carillon_model::{Apps, ChannelName, Findings, Member, NewMessage, Question, Refusal};
 use carillon_tasks::Tasks;
 use futures_util::{FutureExt as _, future::BoxFuture, future::ready};
 use tokio::{
@@ -27,8 +27,8 @@ impl Publisher for Anything {
 }
 
 impl Channels for Anything {
-    fn ask(&self, _: Question, _: std::time::Instant) -> BoxFuture<'_, Findings> {
-        ready(Findings::default()).boxed()
+    fn ask(&self, _: Question, _: std::time::Instant) -> BoxFuture<'_, Arc<Findings>> {
+        ready(Arc::default()).boxed()
     }
 
     fn members(&self, _: &ChannelName) -> Vec<Member> {

@@ -1,6 +1,6 @@
 //! The nodes' channels as the API sees them.
 //!
-//! **Lives here:** one kind of question turned into the other, and how long a cached event is kept.
+//! **Lives here:** what the API asks, put to the node, and how long a cached event is kept.
 //! **Called by:** `wiring`.
 //! **Must not know:** HTTP.
 
@@ -9,9 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use carillon_api::{Cached, Channels, Findings, Question};
+use carillon_api::{Cached, Channels};
 use carillon_model::{
-    ChannelName, ChannelRules, ErrorCode, Keeping, Member, Refusal, RetentionClass, UnixMillis,
+    ChannelName, ChannelRules, ErrorCode, Findings, Keeping, Member, Question, Refusal, RetentionClass,
+    UnixMillis,
 };
 use carillon_node::Node;
 use carillon_tasks::clock;
@@ -36,24 +37,8 @@ impl NodeChannels {
 }
 
 impl Channels for NodeChannels {
-    fn ask(&self, question: Question, deadline: Instant) -> BoxFuture<'_, Findings> {
-        let question = match question {
-            Question::Counts { app, prefix } => carillon_node::Question::Counts { app, prefix },
-            Question::Count(channel) => carillon_node::Question::Count(channel),
-            Question::Each(app, channels) => carillon_node::Question::Each(app, channels),
-            Question::Connections(app) => carillon_node::Question::Connections(app),
-            Question::Terminate(app, user) => carillon_node::Question::Terminate(app, user),
-        };
-        async move {
-            let found = self.node.survey(question, deadline).await;
-            Findings {
-                channels: found.channels.clone(),
-                total: found.total,
-                answered: found.answered,
-                of: found.of,
-            }
-        }
-        .boxed()
+    fn ask(&self, question: Question, deadline: Instant) -> BoxFuture<'_, Arc<Findings>> {
+        self.node.survey(question, deadline).boxed()
     }
 
     fn members(&self, channel: &ChannelName) -> Vec<Member> {

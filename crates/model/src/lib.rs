@@ -16,6 +16,7 @@ pub mod position;
 pub mod publication;
 pub mod rule;
 pub mod since;
+pub mod survey;
 pub mod text;
 pub mod time;
 
@@ -30,5 +31,6 @@ pub use position::{Epoch, Offset, Position};
 pub use publication::{ClassName, DataKind, Keeping, NewMessage, Publication, RetentionClass, text_bytes};
 pub use rule::{Access, ChannelRule, ChannelRules, Overflow};
 pub use since::{ReplayLimits, Since, Unrecovered};
+pub use survey::{Findings, Question};
 pub use text::{BadText, EventName, IdempotencyKey};
 pub use time::UnixMillis;

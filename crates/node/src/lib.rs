@@ -30,6 +30,5 @@ pub use node::{Door, Node, NodeConfig, POLITE_RESERVE, Parts, Place, STALLED};
 pub use publish::Receipt;
 pub use relay::Relay;
 pub use router::Router;
-pub use survey::{Findings, Question};
 pub use tell::{Tell, Told};
 pub use worker::{Guest, Opening, Whose, Worker};

@@ -16,13 +16,13 @@ use std::{
 };
 
 use carillon_hub::Delivery;
-use carillon_model::{ChannelName, Position};
+use carillon_model::{ChannelName, Position, Question};
 use tokio::sync::{Notify, mpsc};
 
 use crate::{
     crowd::{Change, Changed},
     node::Place,
-    survey::{Part, Question},
+    survey::Part,
 };
 
 /// One thing for a worker to do.

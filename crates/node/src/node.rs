@@ -20,14 +20,16 @@ use std::{
 use carillon_auth::{BadAuth, BadToken, TokenVerifier, shown_key, verify_auth};
 use carillon_broker::{Broker, Health};
 use carillon_hub::Render;
-use carillon_model::{App, Apps, ChannelName, ConnectionId, ErrorCode, Member, Refusal, UnixMillis};
+use carillon_model::{
+    App, Apps, ChannelName, ConnectionId, ErrorCode, Findings, Member, Question, Refusal, UnixMillis,
+};
 use carillon_session::{Expiry, Identity, Limits};
 use carillon_tasks::clock;
 use carillon_telemetry::{Refused, metric};
 use tokio::{sync::watch, time::timeout_at};
 
 use crate::{
-    Findings, Neighbours, Question, Router, Whose, Worker,
+    Neighbours, Router, Whose, Worker,
     mailbox::Mail,
     recent::RecentKeys,
     shown,

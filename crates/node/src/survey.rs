@@ -15,7 +15,7 @@ use std::{
 };
 
 use carillon_broker::Audience;
-use carillon_model::{AppSpace, ChannelName, NodeId, UserId};
+use carillon_model::{AppSpace, ChannelName, Findings, NodeId, Question, UserId};
 use carillon_tasks::clock;
 use prost::Message as _;
 use tokio::{
@@ -48,44 +48,11 @@ const PARTS_MAX: usize = 1024;
 /// Channels of one word.
 const CHANNELS_AT_ONCE: usize = 1000;
 
-/// What can be asked.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Question {
-    /// How many subscriptions channels have whose names begin so.
-    Counts {
-        /// Of which application.
-        app: AppSpace,
-        /// The beginning of the names.
-        prefix: String,
-    },
-    /// How many subscriptions one channel has.
-    Count(ChannelName),
-    /// How many each of these has, all of one application.
-    Each(AppSpace, Vec<ChannelName>),
-    /// How many connections an application has.
-    Connections(AppSpace),
-    /// End the connections that are signed in as a user; answered with how many there were.
-    Terminate(AppSpace, UserId),
-}
-
 /// What some workers know.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Part {
     pub(crate) channels: BTreeMap<String, u64>,
     pub(crate) total: u64,
-}
-
-/// What all nodes know that have answered.
-#[derive(Clone, Debug)]
-pub struct Findings {
-    /// Subscriptions by channel.
-    pub channels: BTreeMap<String, u64>,
-    /// Everything together.
-    pub total: u64,
-    /// Nodes that have answered.
-    pub answered: usize,
-    /// Nodes that there are.
-    pub of: usize,
 }
 
 /// A question between nodes. Numbers of fields are a contract: never reused.
@@ -188,7 +155,7 @@ impl Surveys {
         let _until_then = Open { surveys: self, number };
         lock(&self.open).insert(number, answers);
         // Also where no other is known: one may have been there for less time than a heartbeat takes to come.
-        self.voice.say(Audience::All, Kind::Question, &question.write(number).encode_to_vec());
+        self.voice.say(Audience::All, Kind::Question, &Asked::new(number, question).encode_to_vec());
         let elsewhere = async {
             let mut whole = Part::default();
             // Parts of each node that came, and how many there are.
@@ -238,7 +205,7 @@ impl Surveys {
     pub(crate) async fn answer(&self, from: NodeId, word: &[u8], _admitted: OwnedSemaphorePermit) {
         let Ok(asked) = Asked::decode(word) else { return };
         // One of a newer version: it is not answered.
-        let Some(question) = Question::read(&asked) else { return };
+        let Some(question) = asked.question() else { return };
         let now = clock::now();
         let part = self.ask_workers(&question, now.checked_add(PATIENCE).unwrap_or(now)).await;
         let say = |answer: &Answered| {
@@ -270,33 +237,38 @@ impl Surveys {
     }
 }
 
-impl Question {
-    fn write(&self, number: u64) -> Asked {
-        let (what, app, text) = match self {
-            Self::Counts { app, prefix } => (1, app.as_str(), prefix.as_str()),
-            Self::Count(channel) => (2, channel.app(), channel.as_str()),
-            Self::Connections(app) => (3, app.as_str(), ""),
-            Self::Terminate(app, user) => (4, app.as_str(), user.as_str()),
-            Self::Each(app, _) => (5, app.as_str(), ""),
+impl Asked {
+    fn new(number: u64, question: &Question) -> Self {
+        let (what, app, text) = match question {
+            Question::Counts { app, prefix } => (1, app.as_str(), prefix.as_str()),
+            Question::Count(channel) => (2, channel.app(), channel.as_str()),
+            Question::Connections(app) => (3, app.as_str(), ""),
+            Question::Terminate(app, user) => (4, app.as_str(), user.as_str()),
+            Question::Each(app, _) => (5, app.as_str(), ""),
         };
-        let channels = match self {
-            Self::Each(_, channels) => channels.iter().map(|channel| channel.as_str().to_owned()).collect(),
-            Self::Counts { .. } | Self::Count(_) | Self::Connections(_) | Self::Terminate(..) => Vec::new(),
+        let channels = match question {
+            Question::Each(_, channels) => {
+                channels.iter().map(|channel| channel.as_str().to_owned()).collect()
+            }
+            Question::Counts { .. }
+            | Question::Count(_)
+            | Question::Connections(_)
+            | Question::Terminate(..) => Vec::new(),
         };
-        Asked { number, what, app: app.to_owned(), text: text.to_owned(), channels }
+        Self { number, what, app: app.to_owned(), text: text.to_owned(), channels }
     }
 
-    fn read(asked: &Asked) -> Option<Self> {
-        let app = if asked.app.is_empty() { AppSpace::default() } else { AppSpace::new(&asked.app).ok()? };
-        match asked.what {
-            1 => Some(Self::Counts { app, prefix: asked.text.clone() }),
-            2 => Some(Self::Count(ChannelName::any(&asked.text).ok()?.within(&app))),
-            3 => Some(Self::Connections(app)),
-            4 => Some(Self::Terminate(app, UserId::new(&asked.text).ok()?)),
+    fn question(&self) -> Option<Question> {
+        let app = if self.app.is_empty() { AppSpace::default() } else { AppSpace::new(&self.app).ok()? };
+        match self.what {
+            1 => Some(Question::Counts { app, prefix: self.text.clone() }),
+            2 => Some(Question::Count(ChannelName::any(&self.text).ok()?.within(&app))),
+            3 => Some(Question::Connections(app)),
+            4 => Some(Question::Terminate(app, UserId::new(&self.text).ok()?)),
             5 => {
-                let names = asked.channels.iter().map(|name| Some(ChannelName::any(name).ok()?.within(&app)));
+                let names = self.channels.iter().map(|name| Some(ChannelName::any(name).ok()?.within(&app)));
                 let channels = names.collect::<Option<Vec<_>>>()?;
-                Some(Self::Each(app, channels))
+                Some(Question::Each(app, channels))
             }
             _ => None,
         }

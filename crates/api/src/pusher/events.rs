@@ -8,7 +8,8 @@ use std::{borrow::Cow, time::Instant};
 
 use carillon_auth::read_socket_id;
 use carillon_model::{
-    App, ChannelName, DataKind, ErrorCode, EventName, IdempotencyKey, NewMessage, Refusal, UnixMillis, UserId,
+    App, ChannelName, DataKind, ErrorCode, EventName, Findings, IdempotencyKey, NewMessage, Refusal,
+    UnixMillis, UserId,
 };
 use futures_util::future::join_all;
 use hyper::HeaderMap;
@@ -17,7 +18,6 @@ use serde_json::{Map, Value, value::RawValue};
 
 use super::{Answer, PusherRest, bad, channel_name, questions::Info};
 use crate::{
-    channels::Findings,
     data::Data,
     intake::{hand_over, unix_now},
 };
@@ -79,10 +79,10 @@ impl PusherRest {
         let asked = event.messages.iter().map(|(_, message)| (&message.channel, event.info));
         let counts = self.counts(app, asked, deadline).await;
         let told = |(name, message): &(String, NewMessage)| {
-            (name.clone(), self.attributes(&message.channel, event.info, counts.as_ref()).into())
+            (name.clone(), self.attributes(&message.channel, event.info, counts.as_deref()).into())
         };
         let channels: Map<_, _> = event.messages.iter().map(told).collect();
-        Ok(answer(&Map::from_iter([("channels".to_owned(), channels.into())]), counts.as_ref()))
+        Ok(answer(&Map::from_iter([("channels".to_owned(), channels.into())]), counts.as_deref()))
     }
 
     /// Publishes a batch of events, each to one channel.
@@ -118,11 +118,11 @@ impl PusherRest {
         let asked = channels.iter().filter_map(|(channel, info)| Some((channel.as_ref()?, *info)));
         let counts = self.counts(app, asked, deadline).await;
         let told = |(channel, info): &(Option<ChannelName>, Info)| match channel {
-            Some(channel) => self.attributes(channel, *info, counts.as_ref()).into(),
+            Some(channel) => self.attributes(channel, *info, counts.as_deref()).into(),
             None => Value::from(Map::new()),
         };
         let told: Vec<Value> = channels.iter().map(told).collect();
-        Ok(answer(&Map::from_iter([("batch".to_owned(), told.into())]), counts.as_ref()))
+        Ok(answer(&Map::from_iter([("batch".to_owned(), told.into())]), counts.as_deref()))
     }
 
     /// Publishes in order. Nothing is published unless every channel's rule takes what is for it.

@@ -6,18 +6,16 @@
 
 use std::{
     collections::BTreeSet,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use carillon_model::{App, ChannelKind, ChannelName, ErrorCode, Refusal, UserId};
+use carillon_model::{App, ChannelKind, ChannelName, ErrorCode, Findings, Question, Refusal, UserId};
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
 
 use super::{Answer, PusherRest, bad, channel_name};
-use crate::{
-    channels::{Cached, Findings, Question},
-    form,
-};
+use crate::{channels::Cached, form};
 
 /// What is to be told of a channel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -140,7 +138,7 @@ impl PusherRest {
         let user = decoded(user)?;
         let user = UserId::new(&user).map_err(|why| bad(format!("Invalid user id: {why}")))?;
         let findings = self.channels.ask(Question::Terminate(app.space.clone(), user), deadline).await;
-        let Findings { answered, of, .. } = findings;
+        let Findings { answered, of, .. } = *findings;
         if answered < of {
             let text = format!("{answered} of {of} nodes have closed the user's connections; try again");
             return Err(Refusal::new(ErrorCode::Unavailable, text).retry_after(Duration::from_secs(1)));
@@ -160,7 +158,7 @@ impl PusherRest {
         app: &App,
         asked: impl Iterator<Item = (&ChannelName, Info)>,
         deadline: Instant,
-    ) -> Option<Findings> {
+    ) -> Option<Arc<Findings>> {
         let counted = asked.filter(|(_, info)| info.subscription_count);
         let channels: BTreeSet<_> = counted.map(|(channel, _)| channel.clone()).collect();
         if channels.is_empty() {

@@ -8,12 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use carillon_api::{Cached, Channels, Config, Findings, Parts, Publisher, Question, Receipt};
+use carillon_api::{Cached, Channels, Config, Parts, Publisher, Receipt};
 use carillon_auth::{KeyId, KeyRecord, KeyRing, Scope, keys::generate};
 use carillon_broker::{Broker, Deliver, Lost, MemoryBroker, PublishError, Shard};
 use carillon_model::{
-    App, AppKey, AppSpace, Apps, ChannelName, ChannelPattern, ClassName, Epoch, ErrorCode, IdKind, Member,
-    NewMessage, Publication, Refusal, RetentionClass, UserId,
+    App, AppKey, AppSpace, Apps, ChannelName, ChannelPattern, ClassName, Epoch, ErrorCode, Findings, IdKind,
+    Member, NewMessage, Publication, Question, Refusal, RetentionClass, UserId,
 };
 use carillon_tasks::Tasks;
 use futures_util::{
@@ -84,7 +84,7 @@ impl Publisher for Node {
 
 /// Channels that some subscribe to.
 impl Channels for Node {
-    fn ask(&self, question: Question, _: Instant) -> BoxFuture<'_, Findings> {
+    fn ask(&self, question: Question, _: Instant) -> BoxFuture<'_, Arc<Findings>> {
         let all =
             BTreeMap::from([("$user:7".to_owned(), 1), ("a".to_owned(), 2), ("orders.7".to_owned(), 3)]);
         let mut findings = Findings { answered: 1, of: 2, ..Findings::default() };
@@ -101,7 +101,7 @@ impl Channels for Node {
             | Question::Connections(_)
             | Question::Terminate(..) => {}
         }
-        ready(findings).boxed()
+        ready(Arc::new(findings)).boxed()
     }
 
     fn members(&self, channel: &ChannelName) -> Vec<Member> {

@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use carillon_hub::{Offered, SessionKey, UNTOLD};
-use carillon_model::{ChannelKind, ChannelName, CloseReason, Form};
+use carillon_model::{ChannelKind, ChannelName, CloseReason, Form, Question};
 use carillon_session::Push;
 use carillon_tasks::clock;
 
@@ -15,7 +15,7 @@ use crate::{
     connection::Connection,
     crowd::{Change, Changed, Crowd},
     link::Said,
-    survey::{Part, Question},
+    survey::Part,
     worker::Worker,
 };
 
