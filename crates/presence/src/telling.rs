@@ -256,15 +256,20 @@ impl Telling {
         let mut gone = ShardSet::default();
         self.former.retain(|(shard, id, until)| {
             let is_late = now.saturating_duration_since(*until) > REMEMBERED;
-            if !is_late && is_gone(*id) {
+            // Nobody takes over yet: who does is to see that this one has gone.
+            let is_missed = !ready.is_empty() && is_gone(*id);
+            if !is_late && is_missed {
                 gone.insert(*shard);
             }
-            !is_late && !is_gone(*id)
+            !is_late && !is_missed
         });
         let mut since: [Option<Duration>; SHARDS] = [None; SHARDS];
         let before = mem::take(&mut self.mine);
         for ((shard, teller), since) in Shard::all().zip(&mut self.tellers).zip(&mut since) {
             let nearest = ready.iter().copied().max_by_key(|id| (shard::nearness(*id, shard), *id));
+            if nearest.is_none() && *teller != Some(self.me) {
+                continue;
+            }
             let before = mem::replace(teller, nearest);
             let is_mine = *teller == Some(self.me);
             if is_mine && before != *teller {

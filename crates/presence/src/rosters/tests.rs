@@ -142,6 +142,22 @@ fn a_node_that_is_silent_for_8_s_is_dead_and_its_users_go_once() {
 }
 
 #[test]
+fn what_happens_while_the_only_teller_is_dead_and_nobody_knows_is_told_by_the_next() {
+    check(
+        "
+        0     start 1           =>
+        100   start 2           =>
+        100   start 3           =>
+        4000  join 1 room a ana => 1+ana@room 2+ana@room 3+ana@room !came:ana@room
+        4900  kill 1            =>
+        5000  join 2 room b ben => 2+ben@room 3+ben@room
+        6000  join 3 hall c cem => 2+cem@hall 3+cem@hall 12500:2-ana@room 12500:!came:ben@room 12500:!came:cem@hall 12500:3-ana@room 15500:!went:ana@room
+        16000 nodes 2           => [2,3]
+        ",
+    );
+}
+
+#[test]
 fn while_the_own_link_is_down_nobody_dies_and_afterwards_all_have_the_full_time() {
     check(
         "
