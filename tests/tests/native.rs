@@ -185,7 +185,9 @@ async fn channels_can_be_named_in_the_url() {
 #[tokio::test]
 async fn channels_under_another_name_are_refused_with_the_right_one() {
     let gateway = gateway();
-    for (name, other) in [("channels", "channels"), ("channel[]", "channel%5B%5D")] {
+    for (name, other) in
+        [("channels", "channels"), ("channel[]", "channel%5B%5D"), ("channels[0]", "channels%5B0%5D")]
+    {
         let message = format!("`{name}=` names no channels in a URL; write `channel=` once for each of them");
         let (mut client, _) = welcome(&gateway.ws(&format!("{other}=kept.a,kept.b&channel=kept.c"))).await;
         let mut answers = [client.frame().await, client.frame().await];

@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use carillon_auth::{BadRequestSignature, verify_head};
+use carillon_auth::{BadRequestSignature, shown_key, verify_head};
 use carillon_model::{App, AppLimits, Apps, ChannelName, ErrorCode, Refusal};
 use carillon_tasks::clock;
 use carillon_telemetry::Refused;
@@ -183,7 +183,11 @@ impl PusherRest {
     fn forged(&self, why: &BadRequestSignature) -> Refusal {
         self.forged.increment(1);
         if self.refused.is_due(why.check(), clock::now()) {
-            let key = if let BadRequestSignature::KeyUnknown { key } = why { Some(key) } else { None };
+            let key = if let BadRequestSignature::KeyUnknown { key } = why {
+                Some(shown_key(&self.apps, key))
+            } else {
+                None
+            };
             tracing::info!(key, reason = why.check(), "a request of a backend was refused");
         }
         Refusal::new(ErrorCode::Unauthorized, why.to_string())

@@ -17,8 +17,8 @@ pub use request::{BadRequestSignature, SignedHead, verify_head};
 /// More characters of a text that was sent are not repeated to whoever sent it.
 const ECHO_MAX_CHARS: usize = 2000;
 
-/// As many characters as a key may have.
-const SHOWN_MAX_CHARS: usize = 64;
+/// Enough to tell one key from another, and too little of a secret that nobody knows to be one.
+const SHOWN_MAX_BYTES: usize = 8;
 
 /// Signs `text`: HMAC-SHA256 as 64 hexadecimal digits in lower case. Webhooks carry that of their body.
 #[must_use]
@@ -124,14 +124,21 @@ pub fn read_socket_id(text: &str) -> Result<Option<ConnectionId>, BadText> {
 }
 
 /// Returns what the log may have of a key that no application has: its beginning. Where a secret was put in the key's
-/// place, it says only that.
+/// place, or an API key, or key and secret together, it says only that.
 #[must_use]
 pub fn shown_key(apps: &Apps, key: &str) -> String {
     let mut known = apps.all().iter().flat_map(|app| &app.keys);
     if known.any(|known| same(&known.secret, key.as_bytes())) {
         return "(a secret, which is no key)".to_owned();
     }
-    key.chars().take(SHOWN_MAX_CHARS).collect()
+    let is_word = key.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+    if !is_word || key.starts_with("crl_") {
+        return "(no application's key looks like it)".to_owned();
+    }
+    match key.get(..SHOWN_MAX_BYTES) {
+        Some(start) if start != key => format!("{start}…"),
+        Some(_) | None => key.to_owned(),
+    }
 }
 
 fn signer(secret: &str) -> Hmac<Sha256> {

@@ -27,9 +27,6 @@ const BEARER: &str = "bearer.";
 /// Where a browser's EventSource goes on (HTML standard, §9.2.4).
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// What others call a list of channels in a URL.
-const NO_CHANNELS: [&str; 2] = ["channels", "channel[]"];
-
 /// Longest time that a poll may wait.
 pub(crate) const POLL_MAX: Duration = Duration::from_secs(55);
 
@@ -150,13 +147,12 @@ fn wanted(query: &Query<'_>, place: Option<&Place>) -> Vec<Result<Wanted, (Strin
         let since = [place, common].into_iter().flatten().find_map(|place| place.of(&channel));
         Ok(Wanted::new(channel, since.unwrap_or(Since::Now)))
     };
-    let misnamed = NO_CHANNELS.iter().flat_map(|name| {
-        let refuse = move |value: &str| {
-            let message =
-                format!("`{name}=` names no channels in a URL; write `channel=` once for each of them");
-            Err((value.chars().take(64).collect(), bad(message)))
-        };
-        query.all(name).map(refuse)
+    // `channels`, `channel[]`, `channels[0]`: what lists are called elsewhere.
+    let misnamed = query.0.iter().filter(|(name, _)| name.starts_with("channel") && name != "channel");
+    let misnamed = misnamed.map(|(name, value)| {
+        let name: String = name.chars().take(64).collect();
+        let message = format!("`{name}=` names no channels in a URL; write `channel=` once for each of them");
+        Err((value.chars().take(64).collect(), bad(message)))
     });
     query.all("channel").map(read).chain(misnamed).collect()
 }

@@ -16,7 +16,7 @@ use hmac::Mac as _;
 use md5::{Digest as _, Md5};
 use percent_encoding::percent_decode;
 
-use super::{hex, same, shown_key, signer};
+use super::{ECHO_MAX_CHARS, hex, same, signer};
 
 /// The last second that a date is written of, that of the year 9999.
 const LAST_SECOND: u64 = 253_402_300_799;
@@ -36,7 +36,7 @@ pub enum BadRequestSignature {
     /// The key is nobody's, or another application's than the one in the path.
     #[error("Unknown auth_key")]
     KeyUnknown {
-        /// The key that was sent, as [`shown_key`] shows it.
+        /// The beginning of what was sent. It may be a secret: [`shown_key`](super::shown_key) says what of it is for the log.
         key: String,
     },
     /// No version is named.
@@ -130,7 +130,7 @@ pub fn verify_head<'a, 'q>(
     let app = app_id.map_or_else(|| apps.by_key(&key), |id| apps.by_id(id));
     let (app, secret) = app
         .and_then(|app| Some((app, app.secret_of(&key)?)))
-        .ok_or_else(|| BadRequestSignature::KeyUnknown { key: shown_key(apps, &key) })?;
+        .ok_or_else(|| BadRequestSignature::KeyUnknown { key: key.chars().take(ECHO_MAX_CHARS).collect() })?;
     match parameters.get(b"auth_version") {
         None => return Err(BadRequestSignature::VersionMissing),
         Some(b"1.0") => {}

@@ -55,7 +55,7 @@ fn host_of(url: &str) -> &str {
 fn missing_network(host: &str, egress: &Egress) -> Option<String> {
     let addresses = match host.parse::<IpAddr>() {
         Ok(address) => vec![address.to_canonical()],
-        Err(_name) if host.eq_ignore_ascii_case("localhost") => {
+        Err(_name) if host.trim_end_matches('.').eq_ignore_ascii_case("localhost") => {
             vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
         }
         Err(_name) => return None,
