@@ -56,8 +56,10 @@ const COME_BACK_WITHIN: Duration = Duration::from_secs(2);
 /// For how long connections may take to leave when the node is cut.
 const CUT_PATIENCE: Duration = Duration::from_secs(1);
 
-/// For how long a drain waits for handshakes that began before it. A socket that says nothing does not hold it longer.
-const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(1);
+/// For how long a drain waits for handshakes that began before it. A socket that says nothing, such as one that a backend
+/// keeps for its next request, does not hold it longer: pusher-js is back a second after it was sent away, and waits
+/// for 15 more where it finds nobody then.
+const HANDSHAKE_PATIENCE: Duration = Duration::from_millis(300);
 
 /// One thread's connections, channels and timers.
 pub struct Worker {
